@@ -183,8 +183,8 @@ impl LogBuffer {
         }
     }
 
-    /// Adds the line of a request that ended at `ended`. `peer` is the address of the client.
-    pub(crate) fn write(&self, info: &StreamInfo, peer: &str, ended: Instant) {
+    /// Adds the line of a request that ends now. `peer` is the address of the client.
+    pub(crate) fn write(&self, info: &StreamInfo, peer: &str) {
         let Some(log) = &self.log else {
             return;
         };
@@ -192,6 +192,7 @@ impl LogBuffer {
         if info.route.is_none() && is_probe(info.uri.path()) {
             return;
         }
+        let ended = Instant::now();
         let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
         buffer.update_date(ended);
         let Buffer { lines, date, .. } = &mut *buffer;

@@ -15,6 +15,7 @@ use waypost::Instance;
 use crate::forwarded::Forwarding;
 use crate::framing::Scanner;
 use crate::policy::{CompressionRules, Cors, Sticky};
+use crate::request_ids::RequestIds;
 use crate::rewrite::Rewriter;
 use crate::routes::{
     Conditions, Expression, HostPattern, PathPattern, ValuePattern, bare_host, decode_unreserved,
@@ -181,7 +182,7 @@ pub fn queries(input: &[u8]) {
 /// Headers of a request, one per line.
 pub fn request_headers(input: &[u8]) {
     let headers = header_map(input);
-    let id = headers::request_id(&headers);
+    let id = RequestIds::new().of(&headers);
     assert!((1..=128).contains(&id.len()) && id.to_str().is_ok());
     headers::has_via(&headers, "waypost-1");
     CompressionRules::is_accepted(&Method::GET, Version::HTTP_11, &headers);

@@ -123,6 +123,7 @@ mod problem;
 mod proxy;
 mod recently_refused;
 mod request_body;
+mod request_ids;
 mod response_body;
 mod response_framing;
 mod retry_budget;

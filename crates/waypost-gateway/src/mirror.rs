@@ -84,7 +84,7 @@ async fn send(
     let lease = pick.ok_or("no usable instance")?.lease();
     let (upstream, now) = (worker.upstream(), worker.deadlines().now());
     let peer = upstream.peer(lease.endpoint().instance());
-    *request.uri_mut() = Uri::from(peer.below_path_prefix(target));
+    *request.uri_mut() = Uri::from(peer.below_path_prefix(target.clone()));
     let sending = begin_call(&peer, now, request, to.timeout);
     let response = match timeout_at(deadline, sending).await {
         Ok(Ok(response)) => response,

@@ -6,13 +6,11 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::uri::PathAndQuery;
-use http::{Method, Request, Response, header};
+use http::{Method, Request, Response, Uri, header};
 use hyper::body::Incoming;
 
 use crate::attempt_error::{AttemptError, AttemptErrorKind};
 use crate::deadlines::Deadline;
-use crate::headers;
 use crate::outgoing_headers::OutgoingHeaders;
 use crate::request_body::{AttemptBody, BodyFailure, RequestBody};
 use crate::routes::Limits;
@@ -27,8 +25,6 @@ const UPLOAD_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) struct OutgoingRequest<'a> {
     pub(crate) method: Method,
     pub(crate) headers: OutgoingHeaders<'a>,
-    /// The target without the route's prefix.
-    pub(crate) path: PathAndQuery,
     pub(crate) body: RequestBody,
     /// Whether the request may be repeated after it was sent.
     pub(crate) may_repeat: bool,
@@ -51,21 +47,24 @@ pub(crate) struct AttemptResponse {
 }
 
 impl OutgoingRequest<'_> {
-    /// Sends the request to an instance. An idle connection that turns out to be closed is replaced.
+    /// Sends the request to an instance, whose path is made from the client's `uri` as the route says. An idle
+    /// connection that turns out to be closed is replaced.
     ///
     /// # Errors
     /// If there is no response.
     pub(crate) async fn send(
         &mut self,
         peer: &Peer,
-        path: &PathAndQuery,
+        uri: &Uri,
     ) -> Result<AttemptResponse, AttemptError> {
         loop {
             let now = self.deadline.now();
             let mut channel = peer.channel(now, self.limits.connect).await?;
             let is_http2 = matches!(channel, Channel::Http2 { .. });
             let mut request = self.request(peer, is_http2)?;
-            peer.set_target(&mut request, path.clone(), is_http2)?;
+            // Made for each attempt: a copy of a path is as expensive as a new one.
+            let path = peer.below_path_prefix(self.headers.route.rewritten(uri));
+            peer.set_target(&mut request, path, is_http2)?;
             self.deadline.set(self.first_check());
             let sent = {
                 let mut sending = pin!(channel.send(request));
@@ -215,7 +214,7 @@ impl OutgoingRequest<'_> {
             _ => peer.authority.as_ref(),
         };
         if let Some(host) = host
-            && headers::find(headers, &header::HOST) != Some(host)
+            && headers.get(header::HOST) != Some(host)
         {
             headers.insert(header::HOST, host.clone());
         }

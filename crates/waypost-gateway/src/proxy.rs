@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
@@ -49,8 +48,6 @@ pub(crate) struct UpstreamResponse {
     /// The client's side of the tunnel, if the response accepts an upgrade.
     tunnel: Option<OnUpgrade>,
     deadline: Arc<Deadline>,
-    /// The path that was sent to the instance.
-    path: PathAndQuery,
     /// The authority under which the client knows the gateway.
     public_host: Option<HeaderValue>,
     accepts_trailers: bool,
@@ -137,7 +134,6 @@ impl Proxy {
         let mut outgoing = OutgoingRequest {
             method: request.method().clone(),
             headers,
-            path: route.rewritten(&exchange.uri),
             body,
             may_repeat,
             limits,
@@ -154,7 +150,7 @@ impl Proxy {
         {
             let copy = mirror::Copy {
                 method: outgoing.method.clone(),
-                target: outgoing.path.clone(),
+                target: route.rewritten(&exchange.uri),
                 headers: outgoing.headers.copy(),
                 body: outgoing.body.copy(mirror.max_body),
                 permit,
@@ -180,8 +176,7 @@ impl Proxy {
             let instance = lease.endpoint().instance();
             outgoing.trace = exchange.begin_attempt(instance);
             let peer = worker.upstream().peer(instance);
-            let path = peer.below_path_prefix(&outgoing.path);
-            let error = match outgoing.send(&peer, &path).await {
+            let error = match outgoing.send(&peer, &exchange.uri).await {
                 Ok(mut attempted) => {
                     service.connection_accepted(lease.id());
                     let response = &attempted.response;
@@ -201,7 +196,6 @@ impl Proxy {
                         tunnel,
                         deadline: outgoing.deadline,
                         ends_at: outgoing.ends_at,
-                        path,
                         public_host,
                         accepts_trailers,
                         sets_cookie,
@@ -247,7 +241,6 @@ impl Proxy {
             lease,
             tunnel,
             deadline,
-            path,
             public_host,
             accepts_trailers,
             ends_at,
@@ -268,6 +261,7 @@ impl Proxy {
             headers.insert(headers::INSTANCE, id.clone());
         }
         if !route.prefix().is_empty() && rewrite::is_needed(headers) {
+            let path = peer.below_path_prefix(route.rewritten(&exchange.uri));
             let rewriter = Rewriter {
                 prefix: route.prefix(),
                 replacement: route.replacement(),

@@ -114,7 +114,7 @@ impl Server {
         if tunnel::is_websocket_connect(&request) {
             tunnel::into_handshake(&mut request);
         }
-        let id = headers::request_id(request.headers());
+        let id = client.worker().request_ids().of(request.headers());
         let host = match client.framing_fault.get() {
             Some(fault) => Err(fault),
             None => target::check(&request),

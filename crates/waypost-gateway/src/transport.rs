@@ -1,6 +1,7 @@
 //! A socket, with or without TLS.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -106,15 +107,14 @@ fn write_joined(
     if let [only] = buffers {
         return stream.poll_write(cx, only);
     }
-    let mut joined = [0; MAX_JOINED];
-    let mut length = 0;
+    // Zeroing the memory would take as long as copying a short message.
+    let mut memory = [MaybeUninit::uninit(); MAX_JOINED];
+    let mut joined = ReadBuf::uninit(&mut memory);
     for buffer in buffers {
-        let end = length + buffer.len();
-        let Some(place) = joined.get_mut(length..end) else {
+        if buffer.len() > joined.remaining() {
             return stream.poll_write_vectored(cx, buffers);
-        };
-        place.copy_from_slice(buffer);
-        length = end;
+        }
+        joined.put_slice(buffer);
     }
-    stream.poll_write(cx, joined.get(..length).unwrap_or_default())
+    stream.poll_write(cx, joined.filled())
 }

@@ -7,11 +7,10 @@
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::time::Instant;
-
 use crate::access_log::LogBuffer;
 use crate::config::Config;
 use crate::deadlines::Deadlines;
+use crate::request_ids::RequestIds;
 use crate::retry_budget::RetryBudget;
 use crate::stream_info::StreamInfo;
 use crate::traffic::WorkerCounts;
@@ -23,6 +22,7 @@ pub(crate) struct Worker {
     deadlines: Deadlines,
     counts: Arc<WorkerCounts>,
     log: LogBuffer,
+    request_ids: RequestIds,
     /// By the index of the service.
     budgets: Mutex<Vec<RetryBudget>>,
     budget: RetryBudget,
@@ -60,6 +60,7 @@ impl Worker {
             deadlines: Deadlines::new(),
             counts,
             log: LogBuffer::new(config.access_log.clone()),
+            request_ids: RequestIds::new(),
             budgets: Mutex::default(),
             budget: RetryBudget::new(config.retry_ratio, workers),
             idle: AtomicUsize::new(0),
@@ -89,6 +90,10 @@ impl Worker {
         &self.deadlines
     }
 
+    pub(crate) fn request_ids(&self) -> &RequestIds {
+        &self.request_ids
+    }
+
     /// Counts a connection while it is idle.
     pub(crate) fn idle_count(&self) -> IdleCount<'_> {
         IdleCount {
@@ -99,9 +104,8 @@ impl Worker {
 
     /// Records a request that has ended. `peer` is the address of the client.
     pub(crate) fn record(&self, info: &StreamInfo, peer: &str) {
-        let ended = Instant::now();
-        self.counts.record(info, info.until(ended));
-        self.log.write(info, peer, ended);
+        self.counts.record(info);
+        self.log.write(info, peer);
     }
 
     /// Counts a request to a service in its retry budget.

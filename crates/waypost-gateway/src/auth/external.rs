@@ -170,7 +170,7 @@ impl ExternalAuth {
             let pick = service.pick(balancer, &tried).map_err(|e| e.to_string())?;
             let lease = pick.lease();
             let peer = upstream.peer(lease.endpoint().instance());
-            let request = request(&peer.below_path_prefix(target));
+            let request = request(&peer.below_path_prefix(target.clone()));
             let answer = call(&peer, now, request, self.timeout, MAX_BODY);
             let Ok(answer) = timeout_at(deadline, answer).await else {
                 lease.record(Outcome::Failed);

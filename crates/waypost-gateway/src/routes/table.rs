@@ -1,9 +1,9 @@
 //! Finds the route of a request.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use http::{HeaderMap, Method};
 use waypost::ServiceName;
 use waypost::snapshot::Freshness;
@@ -145,7 +145,7 @@ impl ExplicitTable {
     fn new(mut routes: Vec<Arc<Route>>) -> Self {
         // The sort is stable, so the order of `routes` decides between equals.
         routes.sort_by_key(|route| Reverse(route.rank()));
-        let mut by_segment: HashMap<String, Vec<usize>> = HashMap::new();
+        let mut by_segment: HashMap<String, Vec<usize>> = HashMap::default();
         for route in &routes {
             if let Some(segment) = route.path().first_segment() {
                 by_segment.entry(segment.to_owned()).or_default();

@@ -1,7 +1,6 @@
 //! The counts of one worker since the last collection.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use crate::stream_info::{EndReason, StreamInfo};
 
@@ -45,7 +44,7 @@ pub(crate) struct InstanceCounts {
 
 impl WorkerCounts {
     /// Counts a request that has ended.
-    pub(crate) fn record(&self, info: &StreamInfo, duration: Duration) {
+    pub(crate) fn record(&self, info: &StreamInfo) {
         let Some(service) = &info.service else {
             return;
         };
@@ -63,7 +62,7 @@ impl WorkerCounts {
                 counts: ServiceCounts::default(),
             })
             .counts
-            .record(info, duration);
+            .record(info);
     }
 
     /// Passes the counts on and starts again at zero.
@@ -87,7 +86,7 @@ impl WorkerCounts {
 }
 
 impl ServiceCounts {
-    fn record(&mut self, info: &StreamInfo, duration: Duration) {
+    fn record(&mut self, info: &StreamInfo) {
         let has_failed = info.has_failed();
         self.requests += 1;
         self.failures += u64::from(has_failed);
@@ -99,7 +98,8 @@ impl ServiceCounts {
         self.request_bytes += info.request_body.as_ref().map_or(0, |body| body.bytes());
         self.response_bytes += info.response_bytes;
         self.client_closed += u64::from(info.end == EndReason::ClientClosed);
-        self.latencies.record(info.first_byte.unwrap_or(duration));
+        self.latencies
+            .record(info.first_byte.unwrap_or_else(|| info.elapsed()));
         if let Some(caller) = info.caller.as_ref().and_then(|name| name.to_str().ok()) {
             *self.callers.slot(caller) += 1;
         }

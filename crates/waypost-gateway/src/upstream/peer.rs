@@ -123,13 +123,13 @@ impl Peer {
     }
 
     /// A path below the path of the instance's URL.
-    pub(crate) fn below_path_prefix(&self, path: &PathAndQuery) -> PathAndQuery {
+    pub(crate) fn below_path_prefix(&self, path: PathAndQuery) -> PathAndQuery {
         let prefix = self.instance.path_prefix();
         if prefix.is_empty() {
-            return path.clone();
+            return path;
         }
         let whole = format!("{prefix}{path}");
-        whole.parse().unwrap_or(path.clone())
+        whole.parse().unwrap_or(path)
     }
 
     /// Accepts more header lines from now on. Returns false if it did so before.
