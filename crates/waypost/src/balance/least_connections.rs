@@ -10,7 +10,7 @@ use crate::shard::ShardedRng;
 /// Picks the endpoint with the fewest requests in flight relative to its weight. Requests in flight are
 /// the [`Lease`](crate::Lease)s held by this process.
 ///
-/// With up to 32 endpoints all are compared, and ties are broken at random by weight. With more, two
+/// With up to 32 endpoints the best of all is picked, and ties are broken at random by weight. With more, two
 /// are drawn at random by weight and the better one is used, which is enough to keep the longest
 /// queue short (Mitzenmacher, "The power of two choices", 2001).
 #[derive(Debug)]
@@ -78,7 +78,12 @@ impl Strategy for LeastConnections {
 fn least(candidates: &Candidates, indices: impl Iterator<Item = usize>) -> usize {
     let mut best = (f64::INFINITY, 0);
     for index in indices {
-        let load = candidates.in_flight(index) as f64 / candidates.weight(index);
+        let in_flight = candidates.in_flight(index);
+        if in_flight == 0 {
+            // None is better. The counts of the others aren't read: other cores may be writing them.
+            return index;
+        }
+        let load = in_flight as f64 / candidates.weight(index);
         if load < best.0 {
             best = (load, index);
         }
