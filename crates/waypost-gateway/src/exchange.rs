@@ -45,6 +45,7 @@ impl Exchange {
     }
 
     /// Records that the attempt failed.
+    #[cold]
     pub(crate) fn attempt_failed(&mut self, error: &AttemptError) {
         let kind = error.kind.as_str();
         self.info.cause = Some(format!("{kind}: {}", error.cause));

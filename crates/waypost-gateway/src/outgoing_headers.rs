@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::auth::Identity;
 use crate::client::Client;
@@ -24,10 +24,10 @@ pub(crate) struct OutgoingHeaders<'a> {
     pub(crate) identity: Option<Arc<Identity>>,
     /// The headers for the next attempt.
     next: Option<HeaderMap>,
-    /// The client's headers, if the request may be sent again. For a retry they are copied and the
-    /// gateway's headers are added again, which is rare; copying all headers in advance would cost each
-    /// request CPU time.
-    original: Option<HeaderMap>,
+    /// The client's headers, if the request may be sent again. For a retry, which is rare, a map is made of them
+    /// and the gateway's headers are added again; copying the whole map in advance would cost each request CPU
+    /// time.
+    original: Option<Vec<(HeaderName, HeaderValue)>>,
 }
 
 impl<'a> OutgoingHeaders<'a> {
@@ -62,7 +62,11 @@ impl<'a> OutgoingHeaders<'a> {
             headers.remove(header::EXPECT);
         }
         if may_repeat {
-            self.original = Some(headers.clone());
+            let all = headers.iter();
+            self.original = Some(
+                all.map(|(name, value)| (name.clone(), value.clone()))
+                    .collect(),
+            );
         }
         self.next = Some(self.complete(headers));
     }
@@ -72,8 +76,14 @@ impl<'a> OutgoingHeaders<'a> {
         if let Some(headers) = self.next.take() {
             return headers;
         }
-        let original = self.original.clone();
-        original.map_or_else(HeaderMap::new, |headers| self.complete(headers))
+        let mut headers = HeaderMap::new();
+        let Some(original) = &self.original else {
+            return headers;
+        };
+        for (name, value) in original {
+            headers.append(name, value.clone());
+        }
+        self.complete(headers)
     }
 
     /// A copy of the headers for the first attempt.

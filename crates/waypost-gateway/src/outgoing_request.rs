@@ -234,7 +234,7 @@ impl OutgoingRequest<'_> {
     }
 
     /// Takes the headers back from a request that was not sent, for the next attempt.
-    fn take_back(&mut self, unsent: Option<Request<AttemptBody>>) {
+    fn take_back(&mut self, unsent: Option<Box<Request<AttemptBody>>>) {
         if let Some(request) = unsent {
             self.headers.put_back(request.into_parts().0.headers);
         }

@@ -300,11 +300,7 @@ impl Proxy {
         }
         let body = match (tunnel, instance) {
             (Some(client), Some(instance)) => {
-                let closing = self.closing.clone();
-                let idle = route.limits.idle;
-                self.tunnels.spawn(tunnel::run(
-                    client, instance, exchange, lease, idle, closing,
-                ));
+                self.spawn_tunnel(client, instance, exchange, lease, route.limits.idle);
                 ResponseBody::empty()
             }
             _ => {
@@ -323,6 +319,21 @@ impl Proxy {
             }
         };
         Response::from_parts(parts, body)
+    }
+
+    // Not inlined: the memory for the tunnel's future would be a part of each request's stack.
+    #[cold]
+    fn spawn_tunnel(
+        &self,
+        client: OnUpgrade,
+        instance: OnUpgrade,
+        exchange: Exchange,
+        lease: Lease,
+        idle: Duration,
+    ) {
+        let closing = self.closing.clone();
+        let tunnel = tunnel::run(client, instance, exchange, lease, idle, closing);
+        self.tunnels.spawn(tunnel);
     }
 
     fn via(&self, version: Version) -> &HeaderValue {

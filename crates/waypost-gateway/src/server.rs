@@ -262,6 +262,7 @@ impl Server {
         }
     }
 
+    #[cold]
     fn problem_response(
         &self,
         problem: Problem,
@@ -295,6 +296,7 @@ fn normalized(uri: Uri) -> Uri {
 }
 
 /// Without the slash, relative links on a page would resolve to another service.
+#[cold]
 fn redirect_to_slash(exchange: &Exchange, prefix: &str) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::empty());
     *response.status_mut() = StatusCode::PERMANENT_REDIRECT;

@@ -44,16 +44,17 @@ struct ConnectionIo {
 #[derive(Debug)]
 pub(crate) struct SendError {
     pub(crate) error: AttemptError,
-    /// The request, if nothing of it was written.
-    pub(crate) unsent: Option<Request<AttemptBody>>,
+    /// The request, if nothing of it was written. Boxed, so that the result of sending a request is small.
+    pub(crate) unsent: Option<Box<Request<AttemptBody>>>,
     /// The response has more header lines than hyper's limit.
     pub(crate) has_too_many_headers: bool,
 }
 
 impl SendError {
     /// `is_reused`: the connection had served requests before.
+    #[cold]
     pub(super) fn new(mut error: TrySendError<Request<AttemptBody>>, is_reused: bool) -> Self {
-        let unsent = error.take_message();
+        let unsent = error.take_message().map(Box::new);
         let hyper = error.error();
         let kind = if hyper.is_parse() {
             AttemptErrorKind::BadResponse
