@@ -147,7 +147,7 @@ pub(crate) fn sibling(name: &str) -> Result<PathBuf, String> {
     }
     Err(format!(
         "{} is missing; build all programs first: \
-         cargo build --release --manifest-path bench/Cargo.toml -p gateway --bins",
+         cargo build --profile dist --manifest-path bench/Cargo.toml -p gateway --bins",
         path.display()
     ))
 }
