@@ -10,8 +10,9 @@ use crate::headers;
 
 /// The number of hexadecimal digits of a random id.
 const DIGITS: usize = 32;
-/// The size of a block of memory that ids share.
-const BLOCK: usize = 64 * DIGITS;
+/// The size of a block of memory that ids share. It is kept as long as one of them, so it is small; `BytesMut`
+/// allocates blocks of equal sizes from 1 kB on.
+const BLOCK: usize = 32 * DIGITS;
 
 /// Makes the random ids of a worker's requests.
 ///
