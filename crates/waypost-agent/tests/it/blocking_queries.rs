@@ -122,6 +122,20 @@ async fn a_change_wakes_all_of_a_thousand_watchers() {
 }
 
 #[tokio::test]
+async fn a_query_for_events_wakes_when_one_is_fired() {
+    let agent = Agent::start().await.unwrap();
+    put(&agent, "/v1/event/fire/deploy", "first").await;
+    let mut watcher = watch(&agent, "/v1/event/list").await;
+    assert!(
+        timeout(A_WHILE, &mut watcher).await.is_err(),
+        "woken without an event"
+    );
+    put(&agent, "/v1/event/fire/restart", "").await;
+    let response = timeout(SOON, watcher).await.unwrap().unwrap();
+    assert!(response.text().contains("restart"), "{}", response.text());
+}
+
+#[tokio::test]
 async fn a_query_without_a_change_ends_with_the_same_response() {
     let agent = Agent::start().await.unwrap();
     put(&agent, REGISTER, WEB).await;

@@ -7,6 +7,7 @@ use flate2::write::GzDecoder;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 use waypost_agent::Agent;
 
@@ -72,6 +73,45 @@ async fn the_history_of_a_check_has_each_change_of_its_status_with_time_and_outp
     // Two reports and the expiry.
     assert_eq!(check["Runs"], 3);
     assert_eq!(seconds(&check["LastRun"], &check["NextRun"]), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_changes_no_status_yet_is_counted() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let agent = Agent::start().await.unwrap();
+    let body = json!({"Name": "web", "Check": {
+        "TCP": listener.local_addr().unwrap().to_string(), "Interval": "10s",
+        "FailuresBeforeCritical": 1000,
+    }});
+    put(&agent, REGISTER, &body.to_string()).await;
+    while checks(&agent, "web").await[0]["Status"] != "passing" {
+        sleep(Duration::from_secs(1)).await;
+    }
+    drop(listener);
+    let before = checks(&agent, "web").await[0]["Runs"].as_u64().unwrap();
+    sleep(Duration::from_secs(35)).await;
+    let check = checks(&agent, "web").await.remove(0);
+    assert_eq!(check["Status"], "passing");
+    assert!(check["Runs"].as_u64() >= Some(before + 2), "{check}");
+    assert_eq!(seconds(&check["LastRun"], &check["NextRun"]), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_that_runs_at_no_interval_has_no_next_run() {
+    let agent = Agent::start().await.unwrap();
+    put(&agent, REGISTER, WEB).await;
+    let body = r#"{"Name":"shop","Check":{"AliasService":"web"}}"#;
+    put(&agent, REGISTER, body).await;
+    for (report, status) in [("fail", "critical"), ("pass", "passing")] {
+        let target = format!("/v1/agent/check/{report}/service:web");
+        put(&agent, &target, "").await;
+        while checks(&agent, "shop").await[0]["Status"] != status {
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+    let check = checks(&agent, "shop").await.remove(0);
+    assert!(check["Runs"].as_u64() >= Some(2), "{check}");
+    assert_eq!(check["NextRun"], Value::Null, "{check}");
 }
 
 #[tokio::test(start_paused = true)]
