@@ -227,6 +227,58 @@ env = { URL = "http://localhost:{services.postgres.prot}" }
     }
 
     #[test]
+    fn the_error_for_an_invalid_file_has_a_line_for_each_problem() {
+        let path = Path::new("waypost.toml");
+        let error = StackFile::parse(path, "nmae = \"shop\"\nprofile = 1\n").unwrap_err();
+        let lines = error.to_string();
+        let lines: Vec<_> = lines.lines().collect();
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines[0].starts_with("waypost.toml:1:1: "), "{lines:?}");
+        assert!(lines[1].starts_with("waypost.toml:2:1: "), "{lines:?}");
+    }
+
+    #[test]
+    fn the_gateway_and_the_dashboard_have_a_port_or_are_off() {
+        let expected = [
+            "2:11: a port is a number from 1 to 65535",
+            "3:13: expected a port from 1 to 65535, or false",
+        ];
+        let text = "[waypost]\ngateway = 0\ndashboard = true\n";
+        assert_eq!(problems(text), expected);
+        let text = "[waypost]\ngateway = 8001\ndashboard = false\n";
+        assert_eq!(problems(text), [""; 0]);
+    }
+
+    #[test]
+    fn a_check_of_readiness_is_of_one_kind_and_can_be_done() {
+        let problem = |ready: &str| {
+            let text = format!("[services.web]\nrun = \"web\"\nready = {{ {ready} }}\n");
+            problems(&text).join("\n")
+        };
+        let cases = [
+            ("http = \"http://localhost:9/health\"", ""),
+            (
+                "http = \"health\"",
+                "3:18: \"health\" is neither a path such as \"/health\" nor an address that begins \
+                 with http://",
+            ),
+            (
+                "http = \"/health\"",
+                "3:18: there is no `port` to send the request to",
+            ),
+            ("tcp = true", "3:15: there is no `port` to connect to"),
+            ("tcp = false", "3:15: use true, or another kind of check"),
+            (
+                "log = \"ready\", exec = \"true\"",
+                "3:1: only one of http, tcp, log and exec can decide",
+            ),
+        ];
+        for (ready, expected) in cases {
+            assert_eq!(problem(ready), expected, "{ready}");
+        }
+    }
+
+    #[test]
     fn the_error_for_a_key_in_the_wrong_table_says_where_it_belongs() {
         let web = "[services.web]\nrun = \"web\"\n";
         let text = |before: &str, after: &str| format!("{before}{web}{after}");

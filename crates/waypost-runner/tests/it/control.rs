@@ -4,6 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 use waypost_runner::control::{
     About, Client, ClientError, Control, Event, EventStream, LineStream, LineView, ServiceState,
     ServiceView, Socket, StackView, VariableView, router,
@@ -447,6 +449,52 @@ async fn events_begin_with_a_snapshot_and_then_report_each_change_once() {
         states.push(service.state);
     }
     assert!(states.contains(&ServiceState::Failed), "{states:?}");
+    running.supervisor.shutdown().await;
+}
+
+/// What a client that reconnects receives, up to a text.
+async fn after(running: &Running, path: &str, last_event_id: u64, text: &str) -> String {
+    let mut stream = UnixStream::connect(running.socket.path()).await.unwrap();
+    let request =
+        format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nlast-event-id: {last_event_id}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut received = Vec::new();
+    loop {
+        let read = stream.read_buf(&mut received);
+        let count = tokio::time::timeout(Duration::from_secs(60), read).await;
+        let so_far = String::from_utf8_lossy(&received);
+        assert!(matches!(count, Ok(Ok(1..))), "no {text:?} in {so_far}");
+        if so_far.contains(text) {
+            return so_far.into_owned();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_reconnects_receives_what_it_has_missed() {
+    let script = "echo one; echo two; exec sleep 600";
+    let running = Running::start([shell("web", script)]);
+    eventually("all is written", || {
+        let written = running.supervisor.recent_lines("web", 9).unwrap();
+        (written.len() == 2).then_some(())
+    })
+    .await;
+    let lines = running.lines("service=web").await;
+    let one = lines.iter().find(|line| line.text == "one").unwrap();
+    let path = "/api/logs?follow=true&service=web";
+    let received = after(&running, path, one.id, "\"two\"").await;
+    assert!(!received.contains("\"one\""), "{received}");
+
+    let running_then = running.until("web", "it runs", is(ServiceState::Running));
+    let pid = running_then.await.instances[0].pid.unwrap();
+    let stack: StackView = running.client().await.get("/api/stack").await.unwrap();
+    kill_9(pid);
+    running
+        .until("web", "it runs again", |web| web.restarts == 1)
+        .await;
+    let received = after(&running, "/api/events", stack.event_id, "\"restarts\":1").await;
+    assert!(received.contains("\"failed\""), "{received}");
+    assert!(!received.contains("snapshot"), "{received}");
     running.supervisor.shutdown().await;
 }
 
