@@ -316,3 +316,31 @@ fn is_http2(name: &str) -> bool {
         "h2" | "h2c" | "http2" | "grpc" | "kubernetes.io/h2c" | "protocol=h2c" | "protocol=grpc"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instance_in_a_cluster_has_no_address_of_this_machine_or_of_the_cloud() {
+        for (address, expected) in [
+            ("10.1.2.3", true),
+            ("192.168.0.1", true),
+            ("fd00::1", true),
+            ("::ffff:10.1.2.3", true),
+            ("127.0.0.1", false),
+            ("::1", false),
+            ("::ffff:127.0.0.1", false),
+            ("0.0.0.0", false),
+            ("::", false),
+            ("169.254.169.254", false),
+            ("::ffff:169.254.169.254", false),
+            ("fe80::1", false),
+            ("224.0.0.1", false),
+            ("ff02::1", false),
+        ] {
+            let ip: IpAddr = address.parse().unwrap();
+            assert_eq!(is_cluster_address(ip), expected, "{address}");
+        }
+    }
+}
