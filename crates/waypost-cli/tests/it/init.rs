@@ -134,6 +134,10 @@ async fn frameworks_are_started_by_their_own_commands() {
             "npm run dev -- -p {port}",
         ),
         (
+            &[("package.json", r#"{"scripts": {"dev": "astro dev"}}"#)],
+            "npm run dev -- --port {port}",
+        ),
+        (
             &[
                 (
                     "package.json",

@@ -53,6 +53,25 @@ async fn programs_find_each_other_without_the_runner() {
 }
 
 #[tokio::test]
+async fn a_gateway_writes_its_access_log_as_text_or_json() {
+    for (format, expected) in [
+        ("text", "access method=GET path=\"/none/\""),
+        ("json", "\"path\":\"/none/\""),
+    ] {
+        let [port] = free_ports();
+        let mut command = waypost(&["gateway", "--internal", "off", "--access-log", "-"]);
+        command
+            .args(["--access-log-format", format, "--port"])
+            .arg(port.to_string())
+            .env("SERVICE_WEB_URL", "http://127.0.0.1:9");
+        let mut gateway = Program::start(command);
+        let url = format!("http://127.0.0.1:{port}/none/");
+        eventually("a response", async || http().get(&url).send().await.ok()).await;
+        gateway.wait_for_output(expected).await;
+    }
+}
+
+#[tokio::test]
 async fn the_error_for_a_port_in_use_names_the_address() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port().to_string();

@@ -96,6 +96,11 @@ async fn each_error_has_its_own_message_and_exit_code() {
     let file = directory.path().join("services.yaml");
     std::fs::write(&file, "auth:\n  address: auth\n  port: 80000\n").unwrap();
     let file = file.to_str().unwrap();
+    let empty = directory.path().join("empty.yaml");
+    std::fs::write(&empty, "auth:\n  instances: []\n").unwrap();
+    let empty = empty.to_str().unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let hanging = listener.local_addr().unwrap().to_string();
     for (arguments, variables, code, message) in [
         (
             &["services", "--registry", &unused][..],
@@ -133,6 +138,18 @@ async fn each_error_has_its_own_message_and_exit_code() {
             &[("SERVICE_AUTH_URL", "http://a")],
             3,
             "unknown",
+        ),
+        (
+            &["resolve", "auth"],
+            &[("SERVICE_DISCOVERY_CONFIG_FILE", empty)],
+            3,
+            "start one, or see `waypost doctor auth`",
+        ),
+        (
+            &["resolve", "x", "--registry", &hanging, "--timeout", "1ms"],
+            &[],
+            4,
+            "wait longer with --timeout",
         ),
         (
             &["register", "x", "--port", "1"],

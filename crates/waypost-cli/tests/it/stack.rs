@@ -1,5 +1,7 @@
 //! Stacks of `waypost.toml`: `waypost up` and the commands that control it.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -374,8 +376,12 @@ port = 0
 after = ["orders"]
 [services.worker]
 run = "sh -c 'echo INFO working; echo ERROR no mail; sleep 600'"
+dir = "jobs"
+[services.cleaner]
+run = "sh -c 'echo no space >&2; sleep 600'"
 "#,
     );
+    std::fs::create_dir(folder.path().join("jobs")).unwrap();
     let up = folder.up(&[]).await;
     let pid = async |service: &str| {
         let stack = folder.run(&["ps", service, "--json"]).await;
@@ -448,6 +454,8 @@ run = "sh -c 'echo INFO working; echo ERROR no mail; sleep 600'"
         .await;
     let directory = folder.path().canonicalize().unwrap();
     assert_eq!(exec.stdout, format!("sk_live_1\n{}\n", directory.display()));
+    let exec = folder.run(&["exec", "worker", "--", "pwd"]).await;
+    assert_eq!(exec.stdout, format!("{}/jobs\n", directory.display()));
 
     for (arguments, code, text) in [
         (&["restart", "odrers"][..], 3, "unknown service `odrers`"),
@@ -482,9 +490,131 @@ run = "sh -c 'echo INFO working; echo ERROR no mail; sleep 600'"
         "{}",
         gone.stderr
     );
-    // Its output is still available.
+    // The output is still available.
+    let kept = folder.run(&["logs", "cleaner", "--grep", "space"]).await;
+    assert_eq!(kept.stdout, "cleaner  no space\n");
     let kept = folder.run(&["logs", "worker", "--level", "error"]).await;
     assert_eq!(kept.stdout, "worker  ERROR no mail\n");
+    let of_worker = ["logs", "worker", "--level", "error", "--since"];
+    for (since, expected) in [
+        ("1h", "worker  ERROR no mail\n"),
+        ("2100-01-01T00:00:00Z", ""),
+    ] {
+        let kept = folder.run(&[&of_worker[..], &[since]].concat()).await;
+        assert_eq!((kept.code, &*kept.stdout), (Some(0), expected), "{since}");
+    }
+}
+
+#[tokio::test]
+async fn options_replace_the_ports_and_the_number_of_replicas_in_the_file() {
+    let mut folder = Folder::new(
+        r#"
+[services.web]
+run = "python3 server.py {port}"
+port = 0
+ready = { http = "/" }
+[services.api]
+run = "python3 server.py {port}"
+port = 0
+[services.migrate]
+run = "true"
+once = true
+"#,
+    );
+    let [registry, gateway, dashboard, api] = free_ports();
+    let ports = [
+        format!("registry={registry}"),
+        format!("gateway={gateway}"),
+        format!("dashboard={dashboard}"),
+        format!("api={api}"),
+    ];
+    let mut arguments: Vec<_> = ports.iter().flat_map(|port| ["--port", port]).collect();
+    arguments.extend(["--scale", "web=2"]);
+    (folder.registry, folder.gateway) = (registry, gateway);
+    let up = folder.up(&arguments).await;
+    eventually("both replicas are found", async || {
+        (folder.passing("web").await.len() == 2).then_some(())
+    })
+    .await;
+    assert_eq!(folder.call("api").await["port"], api);
+    let (status, _) = get(&format!("http://127.0.0.1:{dashboard}/")).await;
+    assert_eq!(status, 200);
+
+    let ps = folder.run(&["ps", "-o", "wide"]).await.stdout;
+    let of_instances = ps.lines().filter(|line| line.starts_with("  "));
+    assert_eq!(of_instances.count(), 2, "{ps}");
+    stop(up).await;
+
+    for (arguments, text) in [
+        (&["--scale", "migrate=2"][..], "migrate is a one-time task"),
+        (
+            &["--registry", "127.0.0.1:9", "--port", "registry=10"],
+            "the port is already given by the stack file or --registry",
+        ),
+    ] {
+        let refused = folder.run(&[&["up"], arguments].concat()).await;
+        assert_eq!(refused.code, Some(2), "{arguments:?}: {}", refused.stderr);
+        assert!(refused.stderr.contains(text), "{}", refused.stderr);
+    }
+}
+
+#[tokio::test]
+async fn ps_with_watch_prints_the_services_now_and_after_each_change() {
+    let folder =
+        Folder::new("[services.api]\nrun = \"sleep 600\"\n[services.web]\nrun = \"sleep 600\"\n");
+    let up = folder.up(&[]).await;
+    let mut watch = Program::start(folder.command(&["ps", "api", "web", "--watch"]));
+    watch.wait_for_output("● running").await;
+    assert_eq!(folder.run(&["stop", "web"]).await.code, Some(0));
+    watch.wait_for_output("○ stopped").await;
+    let printed = watch.output();
+    let last = |name: &str| {
+        let line = printed.lines().rfind(|line| line.starts_with(name));
+        line.unwrap_or_else(|| panic!("no {name} in:\n{printed}"))
+    };
+    assert!(last("api").contains("● running"), "{printed}");
+    assert!(last("web").contains("○ stopped"), "{printed}");
+    stop(up).await;
+}
+
+#[tokio::test]
+async fn open_starts_the_browser_with_the_address_of_the_service() {
+    let [port] = free_ports();
+    let folder = Folder::new(&format!(
+        "[services.web]\nrun = \"python3 server.py {{port}}\"\nport = {port}\n\
+         [services.worker]\nrun = \"sleep 600\"\n"
+    ));
+    let browser = folder.write("browser", "#!/bin/sh\necho \"$1\" > opened\n");
+    std::fs::set_permissions(&browser, Permissions::from_mode(0o755)).unwrap();
+    let open = async |service: &str| {
+        let mut command = folder.command(&["open", service]);
+        command.env("BROWSER", &browser);
+        Finished::of(command).await
+    };
+    let up = folder.up(&[]).await;
+    let dashboard = folder.command(&["open"]).env("BROWSER", "true").output();
+    let dashboard = String::from_utf8(dashboard.await.unwrap().stdout).unwrap();
+    let (page, token) = dashboard.trim_end().split_once("/#token=").unwrap();
+    assert_eq!(get(page).await.0, 200, "{dashboard}");
+    assert!(up.output().contains(token), "{}", up.output());
+
+    let opened = open("web").await;
+    let url = format!("http://localhost:{port}/\n");
+    assert_eq!((opened.code, &*opened.stdout), (Some(0), &*url));
+    eventually("the browser has the address", async || {
+        let opened = std::fs::read_to_string(folder.path().join("opened")).ok()?;
+        (opened == url).then_some(())
+    })
+    .await;
+    for (service, text) in [
+        ("wbe", "the stack has no service \"wbe\"; did you mean web?"),
+        ("worker", "worker has no port to open"),
+    ] {
+        let result = open(service).await;
+        assert_eq!(result.code, Some(3), "{}", result.stderr);
+        assert!(result.stderr.contains(text), "{}", result.stderr);
+    }
+    stop(up).await;
 }
 
 #[tokio::test]

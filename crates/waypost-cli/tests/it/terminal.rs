@@ -126,8 +126,14 @@ async fn a_terminal_shows_a_table_then_the_output_above_a_footer_and_handles_key
         .unwrap()
         .to_owned();
     assert!(!shown.contains("INFO begun"), "{shown}");
+    terminal.press("03");
+    terminal.until("── worker ──").await;
     terminal.press("0/begun\r");
-    terminal.until("── \"begun\" ──").await;
+    let printed = terminal.until("── \"begun\" ──").await;
+    let of_worker = printed.rsplit("── worker ──").next().unwrap();
+    let of_worker = of_worker.split("── everything ──").next().unwrap();
+    assert!(of_worker.contains("ERROR no mail"), "{of_worker}");
+    assert!(!of_worker.contains("no key"), "{of_worker}");
     terminal.press("c");
     terminal.until("\x1b[2J").await;
     terminal.press("q");

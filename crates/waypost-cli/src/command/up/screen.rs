@@ -283,12 +283,7 @@ impl State {
             }
         }
         // The table must fit, or it could not be drawn again at the same place.
-        let limit = rows.saturating_sub(2).max(3);
-        if table.len() > limit {
-            let left = table.len() - limit + 1;
-            table.truncate(limit - 1);
-            table.push(format!("  … and {left} more lines: waypost ps"));
-        }
+        shorten(&mut table, rows.saturating_sub(2).max(3));
         table.iter().map(|row| cut(row, columns)).collect()
     }
 
@@ -457,6 +452,14 @@ fn footer(stack: &StackView) -> Vec<String> {
     ]
 }
 
+/// Replaces the last rows of a table that has more than `limit` by a row with their number.
+fn shorten(table: &mut Vec<String>, limit: usize) {
+    if table.len() > limit {
+        let left = table.split_off(limit - 1).len();
+        table.push(format!("  … and {left} more lines: waypost ps"));
+    }
+}
+
 /// The row cut to this many columns. Escape sequences take up no columns.
 fn cut(row: &str, columns: usize) -> String {
     let mut out = String::new();
@@ -546,7 +549,46 @@ impl Drop for Keys {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn a_service_has_a_sign_and_a_text_for_its_state() {
+        let shown = |state: &str, ready: usize, why: Option<&str>| {
+            let service: ServiceView = serde_json::from_value(json!({
+                "name": "web", "kind": "process", "state": state, "since": "2026-01-31T12:00:00Z",
+                "why": why, "ready": ready, "wanted": 1, "restarts": 0, "after": [], "uses": [],
+                "links": {}, "profiles": [], "instances": [],
+            }))
+            .unwrap();
+            let text = progress(&service);
+            // Without the time in the state.
+            let text = text.rsplit("  ").next().unwrap_or_default().to_owned();
+            format!("{} {text}", sign(service.state).0)
+        };
+        assert_eq!(shown("ready", 1, None), "✓ reachable");
+        assert_eq!(shown("running", 1, None), "✓ reachable");
+        assert_eq!(shown("running", 0, None), "✓ is starting");
+        assert_eq!(shown("completed", 1, None), "✓ done");
+        assert_eq!(shown("building", 0, None), "◌ is being built");
+        assert_eq!(shown("starting", 0, None), "◌ is starting");
+        assert_eq!(shown("waiting", 0, Some("needs db")), "◌ needs db");
+        assert_eq!(shown("degraded", 0, Some("1 of 2")), "▲ 1 of 2");
+        assert_eq!(shown("failed", 0, Some("exited")), "✗ exited");
+    }
+
+    #[test]
+    fn a_table_that_is_too_long_says_how_many_rows_are_left_out() {
+        let table = |rows: usize| {
+            let mut table: Vec<_> = (1..=rows).map(|row| row.to_string()).collect();
+            shorten(&mut table, 3);
+            table
+        };
+        assert_eq!(table(3), ["1", "2", "3"]);
+        let expected = ["1", "2", "  … and 2 more lines: waypost ps"];
+        assert_eq!(table(4), expected);
+    }
 
     #[test]
     fn rows_are_cut_by_their_visible_width() {
