@@ -80,7 +80,7 @@ impl RateLimit {
         match self.take(hash, now) {
             Ok(()) => Ok(()),
             Err(wait) => {
-                let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+                let seconds = wait.as_secs_f64().ceil() as u64;
                 let detail = format!("too many requests; the next is allowed in {seconds} s");
                 let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail);
                 Err(problem.retry_after(seconds))
