@@ -266,8 +266,8 @@ env = { URL = "http://localhost:{services.postgres.prot}" }
                 "http = \"/health\"",
                 "3:18: there is no `port` to send the request to",
             ),
-            ("tcp = true", "3:15: there is no `port` to connect to"),
-            ("tcp = false", "3:15: use true, or another kind of check"),
+            ("tcp = true", "3:17: there is no `port` to connect to"),
+            ("tcp = false", "3:17: use true, or another kind of check"),
             (
                 "log = \"ready\", exec = \"true\"",
                 "3:1: only one of http, tcp, log and exec can decide",
