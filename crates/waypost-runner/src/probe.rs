@@ -412,6 +412,20 @@ mod tests {
     }
 
     #[test]
+    fn only_a_line_that_matches_makes_an_instance_ready() {
+        let Ok(Check::Log(found)) = check(Probe::log("^listening on "), "localhost") else {
+            panic!("not a check of the output");
+        };
+        found.line("not listening on 80");
+        let missing = "no line of its output matches `^listening on ` yet";
+        assert_eq!(found.check(), Err(missing.to_owned()));
+        found.line("listening on 80");
+        assert_eq!(found.check(), Ok(()));
+        found.line("a client connected");
+        assert_eq!(found.check(), Ok(()));
+    }
+
+    #[test]
     fn a_path_is_requested_from_the_main_port() {
         let http = |host: &str, uri: &'static str| Check::Http {
             host: host.to_owned(),

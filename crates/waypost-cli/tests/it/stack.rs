@@ -543,6 +543,11 @@ once = true
     let ps = folder.run(&["ps", "-o", "wide"]).await.stdout;
     let of_instances = ps.lines().filter(|line| line.starts_with("  "));
     assert_eq!(of_instances.count(), 2, "{ps}");
+    let web = folder.run(&["ps", "web", "--json"]).await.stdout;
+    let web: Value = serde_json::from_str(&web).unwrap();
+    let pids = [0, 1].map(|index| &web["services"][0]["instances"][index]["pid"]);
+    let pids = format!(" {},{} ", pids[0], pids[1]);
+    assert!(ps.contains(&pids), "no{pids}in:\n{ps}");
     stop(up).await;
 
     for (arguments, text) in [

@@ -171,18 +171,8 @@ impl ServiceMetrics {
     }
 
     pub(crate) fn watch_failed(&self, kind: ProviderErrorKind) {
-        let kind = match kind {
-            ProviderErrorKind::Unreachable => "unreachable",
-            ProviderErrorKind::TimedOut { .. } => "timed_out",
-            ProviderErrorKind::NotAuthorised => "not_authorised",
-            ProviderErrorKind::InvalidResponse => "invalid_response",
-            ProviderErrorKind::Unconfirmed => "unconfirmed",
-            ProviderErrorKind::Rejected => "rejected",
-            ProviderErrorKind::Unsupported => "unsupported",
-            ProviderErrorKind::Misconfigured => "misconfigured",
-            _ => "other",
-        };
-        counter!(WATCH_FAILURES, "service" => self.service(), "reason" => kind).increment(1);
+        counter!(WATCH_FAILURES, "service" => self.service(), "reason" => watch_reason(kind))
+            .increment(1);
     }
 
     pub(crate) fn registration_attempt(&self, succeeded: bool) {
@@ -200,6 +190,21 @@ impl fmt::Debug for ServiceMetrics {
         f.debug_tuple("ServiceMetrics")
             .field(&self.0.service)
             .finish()
+    }
+}
+
+/// The value of the label `reason` of a failed attempt of a watch.
+fn watch_reason(kind: ProviderErrorKind) -> &'static str {
+    match kind {
+        ProviderErrorKind::Unreachable => "unreachable",
+        ProviderErrorKind::TimedOut { .. } => "timed_out",
+        ProviderErrorKind::NotAuthorised => "not_authorised",
+        ProviderErrorKind::InvalidResponse => "invalid_response",
+        ProviderErrorKind::Unconfirmed => "unconfirmed",
+        ProviderErrorKind::Rejected => "rejected",
+        ProviderErrorKind::Unsupported => "unsupported",
+        ProviderErrorKind::Misconfigured => "misconfigured",
+        _ => "other",
     }
 }
 
@@ -280,4 +285,50 @@ fn describe() {
         Unit::Count,
         "1 while this program is registered."
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use waypost_core::ProviderError;
+
+    use super::*;
+
+    #[test]
+    fn each_kind_of_failure_has_a_reason() {
+        let after = Duration::from_secs(1);
+        for (kind, of_watch, of_pick) in [
+            (
+                ProviderErrorKind::Unreachable,
+                "unreachable",
+                "registry_unreachable",
+            ),
+            (
+                ProviderErrorKind::TimedOut { after },
+                "timed_out",
+                "registry_timeout",
+            ),
+            (
+                ProviderErrorKind::NotAuthorised,
+                "not_authorised",
+                "registry_not_authorised",
+            ),
+            (
+                ProviderErrorKind::InvalidResponse,
+                "invalid_response",
+                "registry_unreachable",
+            ),
+            (
+                ProviderErrorKind::Unconfirmed,
+                "unconfirmed",
+                "registry_unreachable",
+            ),
+            (ProviderErrorKind::Rejected, "rejected", "other"),
+            (ProviderErrorKind::Unsupported, "unsupported", "other"),
+            (ProviderErrorKind::Misconfigured, "misconfigured", "other"),
+        ] {
+            assert_eq!(watch_reason(kind), of_watch);
+            let error = Error::from(ProviderError::new("a registry", kind, "failed"));
+            assert_eq!(reason(&error), of_pick, "{error}");
+        }
+    }
 }
