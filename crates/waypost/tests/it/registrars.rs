@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -54,9 +55,13 @@ async fn two_registrations_with_one_id_are_both_reported_once() {
     }
 }
 
-/// A platform that registers instances itself.
-#[derive(Debug)]
-struct Platform(MemoryProvider);
+/// A platform that registers instances itself, or stores each registration in another form.
+#[derive(Debug, Default)]
+struct Platform {
+    memory: MemoryProvider,
+    accepts: bool,
+    registrations: AtomicUsize,
+}
 
 impl Provider for Platform {
     fn describe(&self) -> Arc<str> {
@@ -64,11 +69,11 @@ impl Provider for Platform {
     }
 
     fn watch(&self, service: &ServiceName) -> Watch {
-        self.0.watch(service)
+        self.memory.watch(service)
     }
 
     fn watch_names(&self) -> NamesWatch {
-        self.0.watch_names()
+        self.memory.watch_names()
     }
 
     fn registry(&self) -> Result<&dyn Registry, ProviderError> {
@@ -78,6 +83,9 @@ impl Provider for Platform {
 
 impl Registry for Platform {
     fn accepts(&self, _: &Registration) -> Result<(), ProviderError> {
+        if self.accepts {
+            return Ok(());
+        }
         let reason = "the platform registers the instance\nAdvice: select the pod";
         Err(ProviderError::unsupported(self.describe(), reason))
     }
@@ -87,19 +95,21 @@ impl Registry for Platform {
         registration: &'a Registration,
         report: &'a InstanceReport,
     ) -> BoxFuture<'a, Result<(), ProviderError>> {
-        self.0.register(registration, report)
+        let earlier = self.registrations.fetch_add(1, Ordering::Relaxed);
+        assert!(earlier < 1000, "a busy loop");
+        self.memory.register(registration, report)
     }
 
     fn deregister<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), ProviderError>> {
-        self.0.deregister(id)
+        self.memory.deregister(id)
     }
 
     fn heartbeat<'a>(
         &'a self,
-        registration: &'a Registration,
-        report: InstanceReport,
+        _: &'a Registration,
+        _: InstanceReport,
     ) -> BoxFuture<'a, Result<HeartbeatResponse, ProviderError>> {
-        self.0.heartbeat(registration, report)
+        Box::pin(async { Ok(HeartbeatResponse::Changed("the form differs".into())) })
     }
 
     fn local_address(&self) -> Option<IpAddr> {
@@ -113,7 +123,10 @@ async fn a_platform_has_two_minutes_to_register_the_instance_before_advice_is_lo
         let (logs, _guard) = Logs::take();
         let advice = || logs.lines(&["WARN", "no instance at this address", "select the pod"]);
         let memory = MemoryProvider::new();
-        let platform = Arc::new(Platform(memory.clone()));
+        let platform = Arc::new(Platform {
+            memory: memory.clone(),
+            ..Platform::default()
+        });
         let none = Registrar::start_if_supported(platform, registration(80)).unwrap();
         assert!(none.is_none());
         let listed = registration(80).host(host.parse().unwrap());
@@ -124,6 +137,19 @@ async fn a_platform_has_two_minutes_to_register_the_instance_before_advice_is_lo
         sleep(Duration::from_secs(2)).await;
         assert_eq!(advice().len(), usize::from(is_logged), "{}", logs.text());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_that_is_stored_in_another_form_is_repeated_at_each_heartbeat() {
+    let platform = Arc::new(Platform {
+        accepts: true,
+        ..Platform::default()
+    });
+    let registry: Arc<dyn Provider> = platform.clone();
+    let _registrar = Registrar::start(registry, registration(80)).unwrap();
+    sleep(Duration::from_secs(60)).await;
+    let count = platform.registrations.load(Ordering::Relaxed);
+    assert!((10..=20).contains(&count), "{count}");
 }
 
 #[tokio::test(start_paused = true)]
