@@ -1,8 +1,9 @@
 //! `waypost up` on a terminal.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -80,14 +81,18 @@ impl OnTerminal {
 
 /// `waypost up` of two services in this folder.
 fn up(dir: &Path) -> Command {
-    let [registry, gateway, dashboard] = free_ports();
+    let [registry, gateway, dashboard, page] = free_ports();
     let text = format!(
         "name = \"shop\"\n[waypost]\nregistry-port = {registry}\ngateway = {gateway}\n\
          dashboard = {dashboard}\n\
          [services.worker]\nrun = \"sh -c 'echo INFO begun; echo ERROR no mail; sleep 600'\"\n\
-         [services.payments]\nrun = \"sh -c 'echo Error: no key >&2; exit 3'\"\n"
+         [services.payments]\nrun = \"sh -c 'echo Error: no key >&2; exit 3'\"\n\
+         port = {page}\nopen = true\n"
     );
     std::fs::write(dir.join("waypost.toml"), text).unwrap();
+    let browser = dir.join("browser");
+    std::fs::write(&browser, "#!/bin/sh\necho \"$1\" >> opened\n").unwrap();
+    std::fs::set_permissions(&browser, Permissions::from_mode(0o755)).unwrap();
     let mut command = Command::new("setsid");
     command
         .args(["--wait", "--ctty", env!("CARGO_BIN_EXE_waypost"), "up"])
@@ -95,6 +100,7 @@ fn up(dir: &Path) -> Command {
         .env("PATH", std::env::var_os("PATH").unwrap())
         .env("XDG_RUNTIME_DIR", dir.join("run"))
         .env("TERM", "xterm")
+        .env("BROWSER", browser)
         .current_dir(dir)
         .kill_on_drop(true);
     command
@@ -118,6 +124,11 @@ async fn a_terminal_shows_a_table_then_the_output_above_a_footer_and_handles_key
     ] {
         terminal.until(text).await;
     }
+    eventually("the page of the service is opened", async || {
+        let opened = std::fs::read_to_string(dir.path().join("opened")).ok()?;
+        opened.starts_with("http://localhost:").then_some(())
+    })
+    .await;
     terminal.press("lll");
     let printed = terminal.until("── level error ──").await;
     let shown = printed

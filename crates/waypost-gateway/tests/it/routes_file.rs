@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 
 use crate::support::{
-    FullResponse, Origin, Routed, TestGateway, instance, unused_address, wait_until, with_deadline,
+    FullResponse, Origin, Routed, TestGateway, body, instance, unused_address, wait_until,
+    with_deadline,
 };
 
 #[tokio::test]
@@ -55,6 +56,21 @@ routes:
     assert_eq!(routed.gateway.send(post).await.instance(), "web");
     let beta = routed.get_with("/api/x", &[("x-beta", "1")]).await;
     assert_eq!(beta.instance(), "shop");
+}
+
+#[tokio::test]
+async fn a_redirect_to_the_replacement_of_a_prefix_leads_to_the_prefix() {
+    let routes = "routes: [{match: {path: /shop}, service: shop, rewrite: /v1}]";
+    let routed = Routed::start(routes).await;
+    let origin = Origin::start(|_: Request<_>| async {
+        let redirect = Response::builder().status(303);
+        let redirect = redirect.header("location", "/v1/cart");
+        redirect.body(body("")).unwrap()
+    })
+    .await;
+    routed.gateway.add("shop", "shop", origin.address).await;
+    let answer = routed.gateway.get("/shop/add").await;
+    assert_eq!(answer.header("location"), "/shop/cart");
 }
 
 #[tokio::test]

@@ -103,7 +103,7 @@ mod tests {
         let Err(EnvFileError::Invalid(problem)) = read("A=1\n\nnot a variable\n") else {
             panic!("it should be invalid");
         };
-        assert_eq!(problem.line, 3);
+        assert_eq!((problem.line, problem.column), (3, 5));
         assert!(problem.message.contains("NAME=VALUE"), "{problem}");
     }
 

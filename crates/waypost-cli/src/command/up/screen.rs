@@ -247,7 +247,10 @@ impl State {
     fn table(&self, stack: &StackView, elapsed: Duration) -> Vec<String> {
         let (columns, rows) = terminal_size();
         let title = match &stack.file {
-            Some(file) => format!("  {} · {}", stack.name, from_home(file)),
+            Some(file) => {
+                let home = std::env::var("HOME").unwrap_or_default();
+                format!("  {} · {}", stack.name, from_home(file, &home))
+            }
             None => format!("  {}", stack.name),
         };
         let time = format!("{:.1} s", elapsed.as_secs_f64());
@@ -348,11 +351,10 @@ impl State {
     }
 }
 
-/// A path with `~` for the user's folder.
-fn from_home(path: &str) -> String {
-    let home = std::env::var("HOME").unwrap_or_default();
-    match path.strip_prefix(&home) {
-        Some(rest) if home.len() > 1 && rest.starts_with('/') => format!("~{rest}"),
+/// A path with `~` for `home`, the user's folder.
+fn from_home(path: &str, home: &str) -> String {
+    match path.strip_prefix(home) {
+        Some(rest) if !matches!(home, "" | "/") && rest.starts_with('/') => format!("~{rest}"),
         _ => path.to_owned(),
     }
 }
@@ -588,6 +590,20 @@ mod tests {
         assert_eq!(table(3), ["1", "2", "3"]);
         let expected = ["1", "2", "  … and 2 more lines: waypost ps"];
         assert_eq!(table(4), expected);
+    }
+
+    #[test]
+    fn the_folder_of_the_user_is_a_tilde() {
+        let file = "/home/ada/shop/waypost.toml";
+        for (home, expected) in [
+            ("/home/ada", "~/shop/waypost.toml"),
+            ("/home/ad", file),
+            ("/root", file),
+            ("/", file),
+            ("", file),
+        ] {
+            assert_eq!(from_home(file, home), expected, "{home:?}");
+        }
     }
 
     #[test]
