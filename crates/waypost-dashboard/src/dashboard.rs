@@ -207,6 +207,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_page_is_compressed_for_clients_that_accept_gzip() {
+        let dashboard = Dashboard::new(&Sources::default());
+        for (accepted, is_compressed) in [
+            ("gzip", true),
+            ("deflate, GZIP;q=0.5, br", true),
+            ("br, gzip; q=0", false),
+            ("gzip;q=many", false),
+            ("br", false),
+        ] {
+            let page = dashboard.respond("", &headers(&[("accept-encoding", accepted)]));
+            let page = page.unwrap();
+            let encoding = page.headers().get(CONTENT_ENCODING);
+            assert_eq!(encoding.is_some(), is_compressed, "{accepted}");
+        }
+    }
+
     /// Everything that a first visit loads, as the browser receives it.
     #[test]
     fn the_whole_page_is_at_most_40_kb() {
