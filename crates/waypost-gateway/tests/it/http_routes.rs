@@ -1,5 +1,6 @@
 //! Routes from HTTPRoutes of a fake API server, to real HTTP servers.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -364,6 +365,27 @@ async fn weights_share_the_requests_and_an_unresolved_share_fails() {
     for _ in 0..40 {
         assert_eq!(get(&gateway, "a", "/").await.status, 200);
     }
+}
+
+#[tokio::test]
+async fn an_unresolved_share_fails_beside_a_single_backend_too() {
+    let cluster = Cluster::start().await;
+    cluster.put_service("web", &Origin::text("web").await);
+    let rules = json!([{ "backendRefs": [
+        { "name": "web", "port": 80, "weight": 1 },
+        { "name": "gone", "port": 80, "weight": 1 },
+    ] }]);
+    cluster.put_route("half", &[], &rules);
+    let gateway = cluster.gateway().await;
+    cluster
+        .until_condition("half", "ResolvedRefs", "False", "BackendNotFound")
+        .await;
+    until_text(&gateway, "a", "/", "web").await;
+    let mut statuses = BTreeSet::new();
+    for _ in 0..100 {
+        statuses.insert(get(&gateway, "a", "/").await.status.as_u16());
+    }
+    assert_eq!(statuses, BTreeSet::from([200, 500]));
 }
 
 #[tokio::test]
