@@ -123,6 +123,29 @@ async fn the_stack_file_is_a_source() {
 }
 
 #[tokio::test]
+async fn the_kubeconfig_in_the_home_folder_is_a_source() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join(".kube/config");
+    let config = serde_json::json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "test",
+        "contexts": [{"name": "test", "context": {"cluster": "k", "user": "u", "namespace": "shop"}}],
+        "clusters": [{"name": "k", "cluster": {"server": "http://127.0.0.1:9"}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+    });
+    std::fs::create_dir(home.path().join(".kube")).unwrap();
+    std::fs::write(&file, config.to_string()).unwrap();
+    let variables = [
+        ("HOME", home.path().to_str().unwrap()),
+        ("SERVICE_DISCOVERY_PROVIDER", "kubernetes"),
+    ];
+    let (code, found) = settings(&[], &variables).await;
+    assert_eq!(code, Some(0));
+    let from_file = |name, value| assert_setting(&found, name, value, "file", file.to_str());
+    from_file("kubernetes.server", "http://127.0.0.1:9");
+    from_file("kubernetes.namespace", "shop");
+}
+
+#[tokio::test]
 async fn an_invalid_setting_is_named_and_the_others_are_shown() {
     let mut command = waypost(&["config", "show"]);
     command.env("SERVICE_DISCOVERY_MAX_STALE", "soon");
