@@ -83,5 +83,14 @@ mod tests {
         let options = OutlierDetection::default();
         let allowed = [0, 1, 2, 3, 4, 5, 10].map(|n| options.allowed(n));
         assert_eq!(allowed, [0, 0, 1, 1, 2, 2, 5]);
+        // Of two or three, it is one whatever the share is.
+        for (max_ejected, expected) in [(0.0, [0, 1, 1, 0]), (1.0, [0, 1, 1, 4])] {
+            let options = OutlierDetection {
+                max_ejected,
+                ..OutlierDetection::default()
+            };
+            let allowed = [1, 2, 3, 4].map(|n| options.allowed(n));
+            assert_eq!(allowed, expected, "{max_ejected}");
+        }
     }
 }
