@@ -28,7 +28,7 @@ pub(crate) struct ClientLimits {
 /// A client's byte stream while HTTP is served.
 pub(crate) struct ClientStream {
     transport: Transport,
-    /// Bytes that were read from the transport before.
+    /// Bytes that have already been read from the transport, for the next read.
     first: Vec<u8>,
     state: Arc<ConnectionState>,
     /// Looks for faults in the framing of HTTP/1.1.
@@ -50,7 +50,7 @@ impl ClientLimits {
 }
 
 impl ClientStream {
-    /// Begins with the bytes `first`, which were read from the transport before.
+    /// A stream that begins with the bytes `first`, which have already been read from the transport.
     pub(crate) fn new(
         transport: Transport,
         first: Vec<u8>,
@@ -86,7 +86,7 @@ impl ClientStream {
         self.transport
     }
 
-    /// Moves the bytes that were read before into a buffer.
+    /// Moves the bytes that have already been read into a buffer.
     fn put_first(&mut self, buffer: &mut ReadBuf<'_>) {
         let rest = self
             .first

@@ -33,9 +33,9 @@ const MAX_STREAMS: u32 = 200;
 /// doesn't make the gateway allocate them again.
 const KEEP_BUFFERS: Duration = Duration::from_millis(100);
 
-/// Serves HTTP/1 until the connection ends or has been idle for a moment. `first` are the bytes that were
-/// read from the transport before. `idle_for` is the time since the
-/// last request or the TLS handshake; `None` if there was neither.
+/// Serves HTTP/1 until the connection ends or has been idle for a moment. `first` are the bytes that have
+/// already been read from the transport. `idle_for` is the time since the last request or the TLS handshake;
+/// `None` if there was neither.
 pub(crate) async fn serve_http1(
     context: ConnectionContext,
     transport: Transport,
@@ -130,7 +130,7 @@ where
     ended
 }
 
-/// Serves HTTP/2 until the connection ends. `first` are the bytes that were read from the transport before.
+/// Serves HTTP/2 until the connection ends. `first` are the bytes that have already been read from the transport.
 pub(crate) async fn serve_http2(
     context: ConnectionContext,
     transport: Transport,

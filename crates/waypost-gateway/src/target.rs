@@ -55,6 +55,7 @@ fn check_transfer_coding(headers: &HeaderMap) -> Result<(), InvalidRequest> {
 /// The authority of an absolute URI takes precedence over `Host` (RFC 9112, section 3.2.2), which
 /// must be valid nevertheless.
 fn host<B>(request: &Request<B>) -> Result<Option<HeaderValue>, InvalidRequest> {
+    // Compared by name, without computing a hash, as in `headers::has`.
     let all = request.headers().iter();
     let mut hosts = all.filter_map(|(name, host)| (name == header::HOST).then_some(host));
     let host = match (hosts.next(), hosts.next()) {

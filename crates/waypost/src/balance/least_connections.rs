@@ -10,9 +10,9 @@ use crate::shard::ShardedRng;
 /// Picks the endpoint with the fewest requests in flight relative to its weight. Requests in flight are
 /// the [`Lease`](crate::Lease)s held by this process.
 ///
-/// With up to 32 endpoints the best of all is picked, and ties are broken at random by weight. With more, two
-/// are drawn at random by weight and the better one is used, which is enough to keep the longest
-/// queue short (Mitzenmacher, "The power of two choices", 2001).
+/// With up to 32 endpoints, the best of all is picked, and ties are broken at random by weight. With
+/// more, two are drawn at random by weight and the better one is used, which is enough to keep the
+/// longest queue short (Mitzenmacher, "The power of two choices", 2001).
 #[derive(Debug)]
 pub struct LeastConnections {
     rng: Arc<ShardedRng>,
