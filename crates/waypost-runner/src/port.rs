@@ -90,15 +90,19 @@ const RANGE: Range<u16> = 20_000..32_768;
 /// # Errors
 /// The system's error if no port can be opened on that address.
 pub fn free_port(host: IpAddr) -> io::Result<u16> {
-    const TRIES: u32 = 1000;
+    const TRIES: usize = 1000;
     /// A process returns each port once before it returns one again, so that two programs that don't
     /// listen yet never get the same one.
     static NEXT: LazyLock<AtomicUsize> =
         LazyLock::new(|| AtomicUsize::new(fastrand::usize(..1 << 16)));
-    let mut last = Ok(0);
-    for _ in 0..TRIES {
-        let next = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = RANGE.start + (next % RANGE.len()) as u16;
+    let next = || RANGE.start + (NEXT.fetch_add(1, Ordering::Relaxed) % RANGE.len()) as u16;
+    first_free(host, std::iter::repeat_with(next).take(TRIES))
+}
+
+/// The first of these ports that is not in use.
+fn first_free(host: IpAddr, ports: impl IntoIterator<Item = u16>) -> io::Result<u16> {
+    let mut last = Err(io::ErrorKind::AddrInUse.into());
+    for port in ports {
         let opened = TcpListener::bind((host, port)).and_then(|_tcp| UdpSocket::bind((host, port)));
         match opened {
             Ok(_) => return Ok(port),
@@ -235,6 +239,53 @@ mod tests {
         );
         drop(listener);
         assert_eq!(check("gateway", HOST, port, Transport::Tcp), Ok(()));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_command_line_of_a_holder_is_one_line_of_limited_length() {
+        let command_of = |argument: &str| {
+            let mut child = std::process::Command::new("sh")
+                .args(["-c", "echo; read end", "name", argument])
+                .stdin(std::process::Stdio::piped())
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .unwrap();
+            // It has written a line, so it is no longer a copy of this process.
+            let started = io::Read::read(child.stdout.as_mut().unwrap(), &mut [0]);
+            assert_eq!(started.unwrap(), 1);
+            let command = command_line(child.id());
+            drop(child.stdin.take());
+            child.wait().unwrap();
+            assert_eq!(command_line(child.id()), None, "it has ended");
+            command.unwrap()
+        };
+        assert_eq!(
+            command_of("two\nlines"),
+            "sh -c echo; read end name two lines"
+        );
+        let before = "sh -c echo; read end name ";
+        let fits = "ü".repeat(160 - before.len());
+        assert_eq!(command_of(&fits), format!("{before}{fits}"));
+        assert_eq!(command_of(&format!("{fits}x")), format!("{before}{fits} …"));
+    }
+
+    #[test]
+    fn a_port_that_is_in_use_for_tcp_or_udp_is_not_chosen() {
+        let [tcp, udp, free] = [(); 3].map(|()| free_port(HOST).unwrap());
+        let _tcp = TcpListener::bind((HOST, tcp)).unwrap();
+        let _udp = UdpSocket::bind((HOST, udp)).unwrap();
+        assert_eq!(first_free(HOST, [tcp, udp, free]).unwrap(), free);
+        let error = first_free(HOST, [tcp, udp]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        let elsewhere = IpAddr::from([192, 0, 2, 1]);
+        let mut tried = 0;
+        let error = first_free(
+            elsewhere,
+            [tcp, udp, free].into_iter().inspect(|_| tried += 1),
+        );
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
+        assert_eq!(tried, 1, "no other port would do");
     }
 
     #[test]

@@ -462,6 +462,11 @@ mod tests {
                 "{target}: {error}"
             );
         }
+        let error = check(Probe::log("("), "127.0.0.1").unwrap_err();
+        assert!(
+            error.starts_with("`(` is not a regular expression: "),
+            "{error}"
+        );
         let error = check(Probe::tcp().failures(0), "127.0.0.1").unwrap_err();
         assert_eq!(error, "failures must be at least 1");
         let error = check(Probe::tcp().interval(Duration::ZERO), "127.0.0.1").unwrap_err();

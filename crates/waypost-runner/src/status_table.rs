@@ -228,3 +228,148 @@ pub(crate) fn is_met(dependency: &Dependency, rows: &[Row]) -> bool {
             Condition::Started => row.status.pid.is_some() || row.start_result.is_some(),
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::instance::initial_status;
+
+    fn web() -> ServiceSpec {
+        ServiceSpec::new("web", "web")
+    }
+
+    /// A table with one instance of `web` that has begun to act on a request.
+    fn table(generation: u64) -> StatusTable {
+        let table = StatusTable::new();
+        table.add(initial_status(&web(), 1, true));
+        table.update("web", |row| row.begin(generation));
+        table
+    }
+
+    fn enter(table: &StatusTable, state: InstanceState, reason: &str) {
+        table.update("web", |row| row.enter(state, Some(reason.to_owned())));
+    }
+
+    /// The result for a request, if there is one already.
+    fn ready(table: &StatusTable, generation: u64) -> Option<Result<(), String>> {
+        let request = StartRequest {
+            instance: "web".to_owned(),
+            generation,
+        };
+        let result = table.wait_ready(&[request]).now_or_never()?;
+        Some(result.map_err(|(instance, reason)| format!("{instance}: {reason}")))
+    }
+
+    #[test]
+    fn a_request_has_the_result_of_its_own_first_attempt() {
+        let table = table(0);
+        assert_eq!(ready(&table, 0), None);
+        enter(&table, InstanceState::Failed, "exited with code 1");
+        let failed = || Some(Err("web: exited with code 1".to_owned()));
+        assert_eq!(ready(&table, 0), failed());
+        // The result of an earlier request says nothing about this one.
+        assert_eq!(ready(&table, 1), None);
+        // Only the first attempt counts.
+        enter(&table, InstanceState::Healthy, "after 3 ms");
+        assert_eq!(ready(&table, 0), failed());
+
+        table.update("web", |row| row.begin(1));
+        assert_eq!(ready(&table, 1), None);
+        enter(&table, InstanceState::Healthy, "after 3 ms");
+        assert_eq!(ready(&table, 1), Some(Ok(())));
+        // A later request includes the earlier ones.
+        assert_eq!(ready(&table, 0), Some(Ok(())));
+        assert_eq!(ready(&table, 2), None);
+        table.remove("web");
+        let removed = Some(Err("web: it was removed".to_owned()));
+        assert_eq!(ready(&table, 1), removed);
+    }
+
+    #[test]
+    fn a_state_in_which_the_program_does_not_run_ends_the_start() {
+        let stopped = "web: stopped before it became healthy";
+        for (state, result) in [
+            (InstanceState::Healthy, Some(Ok(()))),
+            (InstanceState::Completed, Some(Ok(()))),
+            (InstanceState::Unhealthy, Some(Err("web: why"))),
+            (InstanceState::Failed, Some(Err("web: why"))),
+            (InstanceState::Stopped, Some(Err(stopped))),
+            (InstanceState::Starting, None),
+            (InstanceState::Building, None),
+            (InstanceState::Stopping, None),
+            (InstanceState::CrashLooping { crashes: 2 }, None),
+        ] {
+            let table = table(0);
+            enter(&table, state.clone(), "why");
+            let result = result.map(|result| result.map_err(str::to_owned));
+            assert_eq!(ready(&table, 0), result, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn restarts_count_requests_and_not_the_first_start() {
+        let table = table(0);
+        let restarts = || table.statuses()[0].restarts;
+        table.update("web", |row| row.begin(0));
+        assert_eq!(restarts(), 0);
+        table.update("web", |row| row.begin(1));
+        assert_eq!(restarts(), 1);
+    }
+
+    #[test]
+    fn an_event_is_sent_for_a_new_state_or_reason_only() {
+        let table = table(0);
+        let mut events = table.events();
+        enter(&table, InstanceState::Failed, "exited with code 1");
+        enter(&table, InstanceState::Failed, "exited with code 1");
+        enter(&table, InstanceState::Failed, "exited with code 2");
+        table.update("web", |row| row.status.pid = Some(7));
+        let mut reasons = Vec::new();
+        while let Some(event) = events.next().now_or_never() {
+            reasons.extend(event.unwrap().reason);
+        }
+        assert_eq!(reasons, ["exited with code 1", "exited with code 2"]);
+    }
+
+    #[test]
+    fn a_dependency_is_met_by_all_instances_of_its_service() {
+        let web = web().replicas(2);
+        let rows = |states: [InstanceState; 2], pid: Option<u32>| -> Vec<Row> {
+            let table = StatusTable::new();
+            for (replica, state) in (1..).zip(states) {
+                table.add(initial_status(&web, replica, true));
+                let name = web.instance_name(replica);
+                table.update(&name, |row| {
+                    row.enter(state, None);
+                    row.status.pid = pid;
+                });
+            }
+            table.rows.borrow().clone()
+        };
+        use InstanceState::{Building, Disabled, Failed, Healthy, Starting};
+        for (states, pid, ready, started) in [
+            ([Healthy, Healthy], Some(7), true, true),
+            ([Healthy, Starting], Some(7), false, true),
+            ([Healthy, Building], None, false, false),
+            // It was started, though it did not become ready.
+            ([Healthy, Failed], None, false, true),
+            ([Healthy, Disabled], None, true, true),
+            ([Disabled, Disabled], None, true, true),
+        ] {
+            let rows = rows(states.clone(), pid);
+            for (condition, expected) in [(Condition::Ready, ready), (Condition::Started, started)]
+            {
+                let service = "web".to_owned();
+                let dependency = Dependency { service, condition };
+                assert_eq!(
+                    is_met(&dependency, &rows),
+                    expected,
+                    "{states:?} {condition:?}"
+                );
+                assert!(!is_met(&dependency, &[]), "there is no instance yet");
+            }
+        }
+    }
+}

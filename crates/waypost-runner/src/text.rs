@@ -13,7 +13,7 @@ pub(crate) fn rounded(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
     match seconds {
         ..1.0 => format!("{} ms", duration.as_millis()),
-        1.0..10.0 if seconds.fract() >= 0.05 => format!("{seconds:.1} s"),
+        1.0..9.95 if seconds.fract() >= 0.05 => format!("{seconds:.1} s"),
         _ => format!("{seconds:.0} s"),
     }
 }
@@ -49,9 +49,33 @@ mod tests {
             (1000, "1 s"),
             (2500, "2.5 s"),
             (3020, "3 s"),
+            (3060, "3.1 s"),
+            (9940, "9.9 s"),
+            (9999, "10 s"),
+            (10_000, "10 s"),
             (12_345, "12 s"),
         ] {
             assert_eq!(rounded(Duration::from_millis(millis)), expected);
         }
+    }
+
+    #[test]
+    fn a_name_is_suggested_for_one_error_in_three_letters() {
+        let names = ["orders", "order-history", "db", "web"];
+        for (word, expected) in [
+            ("order", Some("orders")),
+            ("ORDERS", Some("orders")),
+            ("odrers", Some("orders")),
+            ("oredrz", Some("orders")),
+            ("ozzzrs", None),
+            ("wbe", Some("web")),
+            ("wxx", None),
+            ("b", Some("db")),
+            ("order-hstry", Some("order-history")),
+            ("x", None),
+        ] {
+            assert_eq!(closest(word, names), expected, "{word}");
+        }
+        assert_eq!(quoted(&["a".to_owned(), "b".to_owned()]), "`a`, `b`");
     }
 }

@@ -302,6 +302,51 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_change_of_the_ignored_files_takes_effect() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| dir.path().join(name);
+        fs::write(file(".gitignore"), "a\n").unwrap();
+        let mut watcher = Watcher::start(&WatchSpec::new(dir.path())).unwrap();
+        fs::write(file("a"), "").unwrap();
+        fs::write(file("last"), "").unwrap();
+        let changed = until(&mut watcher, "last").await;
+        assert!(!changed.contains("a"), "{changed:?}");
+        fs::write(file(".gitignore"), "b\n").unwrap();
+        until(&mut watcher, ".gitignore").await;
+        fs::write(file("b"), "").unwrap();
+        fs::write(file("a"), "").unwrap();
+        let changed = until(&mut watcher, "a").await;
+        assert!(!changed.contains("b"), "{changed:?}");
+    }
+
+    #[test]
+    fn the_nearest_ignore_file_below_the_repository_decides() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| dir.path().join(name);
+        fs::create_dir_all(file("repository/.git")).unwrap();
+        fs::create_dir_all(file("repository/src")).unwrap();
+        fs::write(file(".gitignore"), "outside\n").unwrap();
+        fs::write(file("repository/.gitignore"), "*.log\nbuild/\n").unwrap();
+        fs::write(file("repository/src/.gitignore"), "!kept.log\n").unwrap();
+        let mut ignored = Ignored::default();
+        for (path, is_folder, expected) in [
+            ("repository/a.log", false, true),
+            ("repository/src/a.log", false, true),
+            ("repository/src/kept.log", false, false),
+            ("repository/kept.log", false, true),
+            ("repository/build", true, true),
+            ("repository/build", false, false),
+            // That of a folder above the repository doesn't count.
+            ("repository/outside", false, false),
+            ("outside", false, true),
+            ("repository/.git/config", false, true),
+            ("repository/.waypost/logs/a", false, true),
+        ] {
+            assert_eq!(ignored.contains(&file(path), is_folder), expected, "{path}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_new_folder_is_watched_as_well() {
         let dir = tempfile::tempdir().unwrap();
         let spec = WatchSpec::new(dir.path());

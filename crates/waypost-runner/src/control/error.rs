@@ -9,7 +9,7 @@ use crate::error::SupervisorError;
 #[derive(Debug)]
 pub(super) struct ApiError {
     status: StatusCode,
-    detail: String,
+    pub(super) detail: String,
 }
 
 impl ApiError {
@@ -48,5 +48,44 @@ impl IntoResponse for ApiError {
         });
         let headers = [(header::CONTENT_TYPE, "application/problem+json")];
         (self.status, headers, body.to_string()).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_has_the_status_of_its_cause() {
+        let io = || SupervisorError::Io {
+            action: "start",
+            source: std::io::Error::other("x"),
+        };
+        for (error, status) in [
+            (
+                SupervisorError::UnknownService {
+                    name: "wbe".to_owned(),
+                    known: vec!["web".to_owned()],
+                },
+                404,
+            ),
+            (
+                SupervisorError::NameTaken {
+                    service: "web".to_owned(),
+                    name: "web-2".to_owned(),
+                },
+                409,
+            ),
+            (SupervisorError::ShuttingDown, 409),
+            (io(), 500),
+        ] {
+            let text = error.to_string();
+            let error = ApiError::from(error);
+            assert_eq!((error.status.as_u16(), &error.detail), (status, &text));
+            let response = error.into_response();
+            assert_eq!(response.status().as_u16(), status);
+            let kind = &response.headers()[header::CONTENT_TYPE];
+            assert_eq!(kind, "application/problem+json");
+        }
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::changes::{Change, Changes};
 use super::view::{Extra, SCHEMA, StackView, rfc3339, service_view};
-use crate::log::{Level, Stream, sanitize};
+use crate::log::{Level, Line, Stream, sanitize};
 use crate::status::InstanceStatus;
 use crate::supervisor::Supervisor;
 use crate::usage::{Usage, UsageSampler};
@@ -211,18 +211,9 @@ impl Control {
         changes.publish(views);
     }
 
-    /// The last line of an instance that names an error, or else its last line on standard error.
     fn last_error(&self, instance: &str) -> Option<String> {
         let lines = self.0.supervisor.recent_lines(instance, LINES_FOR_ERROR);
-        let lines = lines.unwrap_or_default();
-        let mut newest = lines.iter().rev();
-        let named = newest.find(|line| line.level() == Some(Level::Error));
-        let on_stderr = || {
-            let mut newest = lines.iter().rev();
-            newest.find(|line| line.stream == Stream::Stderr && !line.text.trim().is_empty())
-        };
-        let line = named.or_else(on_stderr)?;
-        Some(sanitize(line.text.trim(), false).into_owned())
+        last_error(&lines.unwrap_or_default())
     }
 
     /// Measures the CPU and memory use of the programs, unless that was done less than a second ago.
@@ -240,6 +231,59 @@ impl Control {
     }
 }
 
+/// The last line that names an error, or else the last line on standard error.
+fn last_error(lines: &[Line]) -> Option<String> {
+    let mut newest = lines.iter().rev();
+    let named = newest.find(|line| line.level() == Some(Level::Error));
+    let on_stderr = || {
+        let mut newest = lines.iter().rev();
+        newest.find(|line| line.stream == Stream::Stderr && !line.text.trim().is_empty())
+    };
+    let line = named.or_else(on_stderr)?;
+    Some(sanitize(line.text.trim(), false).into_owned())
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_error_is_named_as_one_or_is_the_last_line_on_stderr() {
+        use Stream::{Runner, Stderr, Stdout};
+        for (lines, expected) in [
+            (&[][..], None),
+            (&[(Stdout, "listening")], None),
+            (&[(Runner, "ERROR: exited")], None),
+            (
+                &[(Stderr, "first"), (Stderr, "second"), (Stderr, " ")],
+                Some("second"),
+            ),
+            (
+                &[
+                    (Stdout, "ERROR one"),
+                    (Stdout, "ERROR two"),
+                    (Stderr, "at x.rs:1"),
+                ],
+                Some("ERROR two"),
+            ),
+            (
+                &[(Stderr, "WARN slow"), (Stdout, "INFO done")],
+                Some("WARN slow"),
+            ),
+            (&[(Stderr, "  \x1b[31mred\x1b[0m ")], Some("red")),
+        ] {
+            let lines: Vec<_> = lines
+                .iter()
+                .map(|&(stream, text)| Line {
+                    stream,
+                    ..Line::sample(text)
+                })
+                .collect();
+            assert_eq!(last_error(&lines).as_deref(), expected, "{lines:?}");
+        }
+    }
 }

@@ -74,8 +74,8 @@ fn time(text: &str) -> Result<SystemTime, ApiError> {
         })
 }
 
-/// The lines after `last_seen`, or the last `count` lines, followed by new lines. An error is the number
-/// of lines that were skipped because the reader was too slow.
+/// The lines after `last_seen`, or the last `count` lines if it is not the number of a line, followed by
+/// new lines. An error is the number of lines that were skipped because the reader was too slow.
 pub(super) fn follow(
     store: &LogStore,
     filter: LogFilter,
@@ -84,6 +84,8 @@ pub(super) fn follow(
 ) -> impl Stream<Item = Result<LineView, u64>> + use<> {
     // Subscribes first, so that no line is missed in between.
     let live = store.follow();
+    // A client that was connected to an earlier run of the stack may have seen larger numbers.
+    let last_seen = last_seen.filter(|seen| *seen <= store.last_id());
     let mut past = match last_seen {
         Some(_) => store.last(|line| filter.accepts(line), usize::MAX),
         None => store.last(|line| filter.accepts(line), count),
@@ -109,4 +111,114 @@ pub(super) fn follow(
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::time::Duration;
+
+    use futures_util::{FutureExt, StreamExt};
+    use tokio::task::unconstrained;
+
+    use super::*;
+    use crate::log::store_tests::{add, store};
+    use crate::log::{Level, Stream as Source};
+
+    /// All lines that a client gets at once, and `None` for the number of skipped ones.
+    fn texts(lines: &mut (impl Stream<Item = Result<LineView, u64>> + Unpin)) -> Vec<String> {
+        let mut all = Vec::new();
+        while let Some(Some(line)) = unconstrained(lines.next()).now_or_never() {
+            all.push(line.map_or_else(|missed| format!("{missed} skipped"), |line| line.text));
+        }
+        all
+    }
+
+    #[tokio::test]
+    async fn past_lines_are_followed_by_new_ones() {
+        for (last_seen, count, expected) in [
+            (None, 9, &["one", "two", "three"][..]),
+            (None, 2, &["two", "three"]),
+            (None, 0, &[]),
+            (Some(0), 1, &["one", "two", "three"]),
+            (Some(1), 0, &["two", "three"]),
+            (Some(3), 9, &[]),
+            // The number of a line of an earlier run.
+            (Some(1000), 2, &["two", "three"]),
+        ] {
+            let store = store(10);
+            for text in ["one", "two", "three"] {
+                add(&store, "web", Source::Stdout, text).await;
+            }
+            let filter = LogFilter {
+                names: vec!["web".to_owned()],
+                ..LogFilter::default()
+            };
+            let mut lines = pin!(follow(&store, filter, last_seen, count));
+            assert_eq!(texts(&mut lines), expected, "{last_seen:?} {count}");
+            // The service of every line is `a`.
+            add(&store, "other", Source::Stdout, "other").await;
+            add(&store, "web", Source::Stdout, "new").await;
+            assert_eq!(texts(&mut lines), ["new"], "{last_seen:?} {count}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_reads_too_slowly_is_told_how_many_lines_it_has_missed() {
+        let store = store(1);
+        let mut lines = pin!(follow(&store, LogFilter::default(), None, 0));
+        for number in 1..=8192 + 3 {
+            add(&store, "web", Source::Stdout, &number.to_string()).await;
+        }
+        let texts = texts(&mut lines);
+        assert_eq!(texts[..2], ["3 skipped", "4"]);
+        assert_eq!(texts.len(), 1 + 8192);
+    }
+
+    #[test]
+    fn a_request_names_services_a_level_and_a_time() {
+        let known = ["web".to_owned(), "orders".to_owned()];
+        let params = |service: &str, level: &str, q: &str, since: &str| {
+            let params = LogParams {
+                service: service.to_owned(),
+                level: level.to_owned(),
+                q: q.to_owned(),
+                since: since.to_owned(),
+                ..LogParams::default()
+            };
+            params.filter(&known)
+        };
+        let all = params("", "", "", "").unwrap();
+        assert!(all.names.is_empty() && all.level.is_none());
+        assert!(all.text.is_none() && all.since.is_none());
+        let some = params(" web,, orders ", "warn", "x", "2026-01-31T12:00:00Z").unwrap();
+        assert_eq!(some.names, ["web", "orders"]);
+        assert_eq!(
+            (some.level, some.text.as_deref()),
+            (Some(Level::Warn), Some("x"))
+        );
+        let noon = SystemTime::UNIX_EPOCH + Duration::from_secs(1_769_860_800);
+        assert_eq!(some.since, Some(noon));
+        let since = params("", "", "", "1h").unwrap().since.unwrap();
+        assert!(since.elapsed().unwrap() >= Duration::from_secs(3600));
+        for (result, expected) in [
+            (
+                params("wbe", "", "", ""),
+                "there is no service `wbe`; did you mean `web`?",
+            ),
+            (
+                params("web,x", "", "", ""),
+                "there is no service `x`; the services are web, orders",
+            ),
+            (params("", "loud", "", ""), "\"loud\" is not a level"),
+            (
+                params("", "", "", "soon"),
+                "since: \"soon\" is neither a duration",
+            ),
+        ] {
+            let detail = result.unwrap_err().detail;
+            assert!(detail.starts_with(expected), "{detail}");
+        }
+        assert_eq!(LogParams::default().count(), DEFAULT_LINES);
+    }
 }

@@ -134,6 +134,7 @@ async fn logs(
                     .id(line.id.to_string())
                     .data(data)
             }
+            Err(1) => Event::default().comment("1 line was skipped"),
             Err(missed) => Event::default().comment(format!("{missed} lines were skipped")),
         })));
     }

@@ -573,7 +573,474 @@ pub(crate) fn is_secret(name: &str, value: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
     use super::*;
+    use crate::instance::initial_status;
+    use crate::probe::Probe;
+
+    /// 2026-01-31T12:00:00Z
+    fn noon() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_769_860_800)
+    }
+
+    fn web() -> ServiceSpec {
+        ServiceSpec::new("web", "web").port(8000)
+    }
+
+    fn waiting(on: &[&str]) -> InstanceState {
+        let on = on.iter().map(|name| (*name).to_owned()).collect();
+        InstanceState::Waiting { on }
+    }
+
+    /// The status of a replica since noon.
+    fn status(spec: &ServiceSpec, replica: u32, state: InstanceState) -> InstanceStatus {
+        InstanceStatus {
+            state,
+            since: noon(),
+            ..initial_status(spec, replica, true)
+        }
+    }
+
+    fn view(spec: &ServiceSpec, statuses: &[InstanceStatus]) -> ServiceView {
+        let last_error = |instance: &str| Some(format!("the last error of {instance}"));
+        service_view(spec, statuses, |_| Extra::default(), last_error)
+    }
+
+    /// The view of a service with one instance for each of these states.
+    fn view_of(spec: &ServiceSpec, states: &[InstanceState]) -> ServiceView {
+        let replicas = (1..).zip(states);
+        let statuses: Vec<_> = replicas
+            .map(|(replica, state)| status(spec, replica, state.clone()))
+            .collect();
+        view(spec, &statuses)
+    }
+
+    #[test]
+    fn the_state_of_an_instance_depends_on_what_kind_of_service_it_is() {
+        let runs = || web().ready(Probe::running());
+        let once = || web().ready(Probe::completed());
+        let external = || ServiceSpec::external("web", "localhost", 80);
+        let looping = InstanceState::CrashLooping { crashes: 2 };
+        for (spec, state, expected) in [
+            (web(), InstanceState::Disabled, ServiceState::Disabled),
+            (web(), waiting(&["db"]), ServiceState::Waiting),
+            (web(), InstanceState::Building, ServiceState::Building),
+            (web(), InstanceState::Starting, ServiceState::Starting),
+            (web(), InstanceState::Healthy, ServiceState::Ready),
+            (runs(), InstanceState::Healthy, ServiceState::Running),
+            (external(), InstanceState::Healthy, ServiceState::Ready),
+            (web(), InstanceState::Unhealthy, ServiceState::Degraded),
+            (
+                external(),
+                InstanceState::Unhealthy,
+                ServiceState::Unreachable,
+            ),
+            (web(), looping, ServiceState::CrashLooping),
+            (once(), InstanceState::Completed, ServiceState::Completed),
+            (web(), InstanceState::Failed, ServiceState::Failed),
+            (web(), InstanceState::Stopping, ServiceState::Stopping),
+            (web(), InstanceState::Stopped, ServiceState::Stopped),
+        ] {
+            assert_eq!(view_of(&spec, std::slice::from_ref(&state)).state, expected);
+        }
+        for (spec, pid, next_start, expected) in [
+            // A task runs until it completes, so it is not starting all the time.
+            (once(), Some(7), None, ServiceState::Running),
+            (once(), None, None, ServiceState::Starting),
+            (web(), Some(7), None, ServiceState::Starting),
+            // It has crashed once.
+            (web(), None, Some(noon()), ServiceState::Failed),
+        ] {
+            let mut status = status(&spec, 1, InstanceState::Starting);
+            (status.pid, status.next_start) = (pid, next_start);
+            assert_eq!(view(&spec, &[status]).state, expected);
+        }
+    }
+
+    #[test]
+    fn a_service_has_the_worst_state_of_its_instances_except_for_stopped_ones() {
+        use InstanceState::{Disabled, Failed, Healthy, Starting, Stopped, Unhealthy};
+        let web = web().replicas(2);
+        for (states, state, ready, wanted) in [
+            (vec![], ServiceState::Stopped, 0, 0),
+            (vec![Healthy, Healthy], ServiceState::Ready, 2, 2),
+            (vec![Healthy, Starting], ServiceState::Degraded, 1, 2),
+            (vec![Healthy, Failed], ServiceState::Degraded, 1, 2),
+            (vec![Unhealthy, Starting], ServiceState::Degraded, 0, 2),
+            (vec![Starting, Failed], ServiceState::Failed, 0, 2),
+            (vec![Healthy, Stopped], ServiceState::Ready, 1, 1),
+            (vec![Disabled, Healthy], ServiceState::Ready, 1, 1),
+            (vec![Stopped, Failed], ServiceState::Failed, 0, 1),
+            (vec![Stopped, Disabled], ServiceState::Stopped, 0, 0),
+            (vec![Disabled], ServiceState::Disabled, 0, 0),
+        ] {
+            let view = view_of(&web, &states);
+            assert_eq!((view.ready, view.wanted), (ready, wanted), "{states:?}");
+            assert_eq!(view.state, state, "{states:?}");
+        }
+        let others = [status(&ServiceSpec::new("other", "x"), 1, Failed)];
+        assert_eq!(view(&web, &others).instances, []);
+    }
+
+    #[test]
+    fn a_ready_service_is_so_since_its_last_instance_and_a_bad_one_since_its_worst() {
+        let web = web().replicas(2);
+        let mut statuses = [1, 2].map(|replica| status(&web, replica, InstanceState::Healthy));
+        statuses[1].since += Duration::from_millis(61_500);
+        assert_eq!(view(&web, &statuses).since, "2026-01-31T12:01:01.500Z");
+        statuses[0].state = InstanceState::Failed;
+        assert_eq!(view(&web, &statuses).since, "2026-01-31T12:00:00.000Z");
+        assert_eq!(view(&web, &[]).since, "");
+    }
+
+    #[test]
+    fn the_reason_is_that_of_the_worst_instance_with_its_name_if_there_are_several() {
+        let web = web().replicas(2);
+        let mut statuses = [1, 2].map(|replica| status(&web, replica, InstanceState::Failed));
+        statuses[1].reason = Some("exited\n  with code 1".to_owned());
+        statuses[0].state = InstanceState::Healthy;
+        let both = view(&web, &statuses);
+        assert_eq!(both.why.as_deref(), Some("web-2: exited with code 1"));
+        assert_eq!(both.last_error.as_deref(), Some("the last error of web-2"));
+        assert_eq!(both.instances[1].why.as_deref(), Some("exited with code 1"));
+        let one = view(&web, &statuses[1..]);
+        assert_eq!(one.why.as_deref(), Some("exited with code 1"));
+        assert_eq!(one.last_error.as_deref(), Some("the last error of web-2"));
+        let partly = view_of(&web, &[InstanceState::Starting, InstanceState::Healthy]);
+        assert_eq!(
+            partly.last_error.as_deref(),
+            Some("the last error of web-1")
+        );
+        // Only a problem has a last error.
+        assert_eq!(view(&web, &statuses[..1]).last_error, None);
+        assert_eq!(view_of(&web, &[InstanceState::Starting]).last_error, None);
+
+        // The first instance of a service that was scaled up has the name of the service.
+        let web = self::web();
+        let mut statuses = [1, 2].map(|replica| status(&web, replica, InstanceState::Failed));
+        statuses[0].reason = Some("exited".to_owned());
+        statuses[1].state = InstanceState::Healthy;
+        assert_eq!(view(&web, &statuses).why.as_deref(), Some("exited"));
+    }
+
+    #[test]
+    fn an_instance_says_why_it_is_not_ready() {
+        type Change = fn(&mut InstanceStatus);
+        let cases: [(Change, InstanceState, Option<&str>); 8] = [
+            (
+                |_| (),
+                waiting(&["db", "cache"]),
+                Some("waits for db, cache"),
+            ),
+            // Such as "after 0.4 s".
+            (
+                |status| status.reason = Some("after 3 ms".to_owned()),
+                InstanceState::Healthy,
+                None,
+            ),
+            (
+                |status| status.build_error = Some("the build\nfailed".to_owned()),
+                InstanceState::Healthy,
+                Some("the build failed; the program of the previous build is still running"),
+            ),
+            (
+                |status| status.last_check = Some("no line\n matches".to_owned()),
+                InstanceState::Starting,
+                Some("is not ready yet: no line matches"),
+            ),
+            (|_| (), InstanceState::Starting, None),
+            (
+                |status| {
+                    status.last_check = Some("refused".to_owned());
+                    status.reason = Some("exited with code 1".to_owned());
+                    status.next_start = Some(SystemTime::UNIX_EPOCH);
+                },
+                InstanceState::Starting,
+                Some("exited with code 1"),
+            ),
+            (
+                |status| status.reason = Some("killed by SIGKILL".to_owned()),
+                InstanceState::Stopped,
+                Some("killed by SIGKILL"),
+            ),
+            (|_| (), InstanceState::Stopped, None),
+        ];
+        for (change, state, why) in cases {
+            let mut status = status(&web(), 1, state.clone());
+            change(&mut status);
+            assert_eq!(view(&web(), &[status]).why.as_deref(), why, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn a_dependency_that_can_not_become_ready_is_named_with_its_state() {
+        let db = ServiceSpec::new("db", "db").replicas(2);
+        let other = ServiceSpec::new("other", "other");
+        for (states, why) in [
+            (
+                [InstanceState::Healthy, InstanceState::Failed],
+                "waits for db, which is failed",
+            ),
+            (
+                [InstanceState::Stopped, InstanceState::Stopped],
+                "waits for db, which is stopped",
+            ),
+            (
+                [InstanceState::Unhealthy, InstanceState::Healthy],
+                "waits for db, which is unhealthy",
+            ),
+            (
+                [
+                    InstanceState::CrashLooping { crashes: 3 },
+                    InstanceState::Starting,
+                ],
+                "waits for db, which is crash-looping (3×)",
+            ),
+            (
+                [InstanceState::Starting, InstanceState::Building],
+                "waits for db",
+            ),
+        ] {
+            let statuses = [
+                status(&other, 1, InstanceState::Failed),
+                status(&web(), 1, waiting(&["db"])),
+                status(&db, 1, states[0].clone()),
+                status(&db, 2, states[1].clone()),
+            ];
+            assert_eq!(view(&web(), &statuses).why.as_deref(), Some(why));
+        }
+    }
+
+    #[test]
+    fn a_problem_comes_with_advice() {
+        let external = ServiceSpec::external("db", "localhost", 5432);
+        let output = "see its output: waypost logs web";
+        let looping = || InstanceState::CrashLooping { crashes: 2 };
+        for (spec, state, reason, advice) in [
+            (web(), looping(), "exited with code 1", Some(output)),
+            (
+                web(),
+                InstanceState::Failed,
+                "exited with code 1",
+                Some(output),
+            ),
+            (
+                web(),
+                InstanceState::Failed,
+                "cannot run `wbe`: No such file or directory",
+                Some("is the program installed, and is its path right?"),
+            ),
+            (
+                web(),
+                looping(),
+                "port 80 of `web` is in use by pid 7 (nginx)",
+                Some("stop that process, or give the service another port"),
+            ),
+            (
+                web(),
+                InstanceState::Unhealthy,
+                "cannot connect",
+                Some(output),
+            ),
+            (
+                external,
+                InstanceState::Unhealthy,
+                "cannot connect",
+                Some("is it running?"),
+            ),
+            (web(), waiting(&["db"]), "", None),
+            (web(), InstanceState::Starting, "", None),
+            (web(), InstanceState::Healthy, "", None),
+            (web(), InstanceState::Stopped, "", None),
+        ] {
+            let mut status = status(&spec, 1, state.clone());
+            status.reason = Some(reason.to_owned());
+            let view = view(&spec, &[status]);
+            assert_eq!(view.advice.as_deref(), advice, "{state:?}: {reason}");
+        }
+        let mut blocked = status(&web(), 1, InstanceState::Failed);
+        blocked.advice = Some("add it to .env".to_owned());
+        let view = view(&web(), &[blocked]);
+        assert_eq!(view.advice.as_deref(), Some("add it to .env"));
+    }
+
+    #[test]
+    fn a_service_that_waits_is_started_by_what_it_waits_for() {
+        let db = ServiceSpec::new("db", "db");
+        let cache = ServiceSpec::new("cache", "cache");
+        for (db_state, cache_state, advice) in [
+            (InstanceState::Failed, InstanceState::Healthy, Some("db")),
+            (
+                InstanceState::Healthy,
+                InstanceState::Stopped,
+                Some("cache"),
+            ),
+            // These may still become ready.
+            (InstanceState::Starting, InstanceState::Unhealthy, None),
+        ] {
+            let statuses = [
+                status(&db, 1, db_state),
+                status(&cache, 1, cache_state),
+                status(&web(), 1, waiting(&["db", "cache"])),
+            ];
+            let advice = advice.map(|name| format!("start it: waypost restart {name}"));
+            assert_eq!(view(&web(), &statuses).advice, advice);
+        }
+    }
+
+    #[test]
+    fn a_service_has_the_sums_of_its_instances_and_the_address_of_the_first() {
+        let web = web().replicas(3);
+        let mut statuses = [1, 2, 3].map(|replica| status(&web, replica, InstanceState::Healthy));
+        (statuses[0].restarts, statuses[2].restarts) = (1, 3);
+        statuses[1].port = Some(20_001);
+        let extra = |status: &InstanceStatus| match status.replica {
+            1 => Extra::default(),
+            replica => Extra {
+                cpu_percent: Some(1.5),
+                memory_bytes: Some(1024 * u64::from(replica)),
+                registered: Some(replica == 2),
+            },
+        };
+        let view = service_view(&web, &statuses, extra, |_| None);
+        assert_eq!(view.restarts, 4);
+        assert_eq!(view.cpu_percent, Some(3.0));
+        assert_eq!(view.memory_bytes, Some(5 * 1024));
+        assert_eq!(view.address.as_deref(), Some("localhost:8000"));
+        let registered = view.instances.iter().map(|instance| instance.registered);
+        assert_eq!(
+            registered.collect::<Vec<_>>(),
+            [None, Some(true), Some(false)]
+        );
+        let ports = view.instances.iter().map(|instance| instance.port);
+        assert_eq!(ports.collect::<Vec<_>>(), [Some(8000), Some(20_001), None]);
+
+        let healthy = [InstanceState::Healthy];
+        for (spec, address) in [
+            (
+                web.clone().host("0.0.0.0".parse().unwrap()),
+                Some("0.0.0.0:8000"),
+            ),
+            (
+                ServiceSpec::external("db", "db.example", 5432),
+                Some("db.example:5432"),
+            ),
+            (ServiceSpec::new("worker", "worker"), None),
+        ] {
+            let view = view_of(&spec, &healthy);
+            assert_eq!(view.address.as_deref(), address);
+            assert_eq!((view.cpu_percent, view.memory_bytes), (None, None));
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_program_is_shown_by_its_code_or_its_signal() {
+        for (exit, code, signal) in [
+            (ExitStatus::Code(3), Some(3), None),
+            (ExitStatus::Signal("KILL".to_owned()), None, Some("KILL")),
+        ] {
+            let mut status = status(&web(), 1, InstanceState::Starting);
+            status.exit = Some(exit);
+            status.started = Some(noon());
+            status.next_start = Some(noon() + Duration::from_secs(2));
+            let instance = &view(&web(), &[status]).instances[0];
+            let exit = instance.exit.as_ref().unwrap();
+            assert_eq!((exit.code, exit.signal.as_deref()), (code, signal));
+            assert_eq!(
+                instance.started_at.as_deref(),
+                Some("2026-01-31T12:00:00.000Z")
+            );
+            assert_eq!(
+                instance.next_start_at.as_deref(),
+                Some("2026-01-31T12:00:02.000Z")
+            );
+        }
+    }
+
+    #[test]
+    fn a_service_is_of_one_of_four_kinds() {
+        let built_in = crate::service::ServiceDetails {
+            built_in: true,
+            ..Default::default()
+        };
+        for (spec, kind) in [
+            (web().details(built_in), "builtin"),
+            (ServiceSpec::external("web", "localhost", 80), "external"),
+            (web().ready(Probe::completed()), "once"),
+            (web(), "process"),
+        ] {
+            assert_eq!(json!(view_of(&spec, &[]).kind), kind);
+        }
+    }
+
+    #[test]
+    fn a_state_has_the_same_name_in_json_and_in_text() {
+        let from_worst = [
+            "crash-looping",
+            "failed",
+            "unreachable",
+            "degraded",
+            "building",
+            "starting",
+            "waiting",
+            "stopping",
+            "stopped",
+            "disabled",
+            "running",
+            "ready",
+            "completed",
+        ];
+        for (index, name) in from_worst.into_iter().enumerate() {
+            let state: ServiceState = serde_json::from_value(json!(name)).unwrap();
+            assert_eq!(state.name(), name);
+            assert_eq!(state.is_trouble(), index < 4, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_line_has_its_source_its_level_and_a_mark_if_it_was_cut() {
+        let line = |stream, truncated| Line {
+            stream,
+            truncated,
+            ..Line::sample("ERROR no database")
+        };
+        let cut = "ERROR no database … (truncated at 64 KiB)";
+        for (stream, truncated, source, level, text) in [
+            (
+                Stream::Stdout,
+                false,
+                "stdout",
+                Some(Level::Error),
+                "ERROR no database",
+            ),
+            (Stream::Stderr, true, "stderr", Some(Level::Error), cut),
+            (Stream::Runner, false, "event", None, "ERROR no database"),
+        ] {
+            let live = LineView::from(&line(stream, truncated));
+            assert_eq!(json!(live.stream), source);
+            assert_eq!((live.level, live.text.as_str()), (level, text));
+            assert_eq!(live.time, "1970-01-01T00:00:00.000Z");
+            let kept = KeptLine {
+                at: noon(),
+                instance: "web-2".to_owned(),
+                stream,
+                text: text.to_owned(),
+            };
+            let kept = kept.view("web");
+            assert_eq!(
+                (kept.service.as_str(), kept.instance.as_str()),
+                ("web", "web-2")
+            );
+            assert_eq!((kept.level, kept.stream), (level, live.stream));
+            assert_eq!(
+                (kept.time.as_str(), kept.text.as_str()),
+                ("2026-01-31T12:00:00.000Z", text)
+            );
+        }
+    }
 
     #[test]
     fn secrets_are_recognised_by_name_and_by_value() {
@@ -585,6 +1052,15 @@ mod tests {
             ("DATABASE_URL", "postgres://localhost/shop", false),
             ("PORT", "4100", false),
             ("KEYBOARD", "de", false),
+            ("DATABASE_URL", "postgres://app@localhost/shop", false),
+            ("DATABASE_URL", "postgres://a:b@c:pw@localhost", true),
+            ("CACHE", "redis://:pw@localhost?db=1", true),
+            ("apikey", "x", true),
+            ("my_passwd", "x", true),
+            ("PASSPHRASE", "x", true),
+            ("AWS_CREDENTIALS", "x", true),
+            ("PRIVATE_PEM", "x", true),
+            ("CLIENT_SECRET", "x", true),
             ("HOMEPAGE", "http://x/@a:b", false),
         ] {
             assert_eq!(is_secret(name, value), secret, "{name}={value}");

@@ -1,5 +1,6 @@
 //! A sink for terminals: each line is prefixed with the name of its instance.
 
+use std::ffi::OsString;
 use std::io;
 use std::io::{IsTerminal, Write};
 
@@ -29,12 +30,17 @@ impl Console {
     /// Writes to standard output, with colours if it is a terminal. `NO_COLOR`
     /// (<https://no-color.org>) and `TERM=dumb` turn the colours off.
     pub fn stdout() -> Self {
-        let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let stdout = io::stdout();
-        let colour = stdout.is_terminal() && !set("NO_COLOR") && !dumb;
+        let colour = stdout.is_terminal() && allows_colours(|name| std::env::var_os(name));
         Self::new(stdout, colour)
     }
+}
+
+/// Whether the environment allows colours.
+fn allows_colours(variable: impl Fn(&str) -> Option<OsString>) -> bool {
+    let is_refused = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let is_dumb = variable("TERM").is_some_and(|term| term == "dumb");
+    !is_refused && !is_dumb
 }
 
 impl<W: Write> Console<W> {
@@ -132,6 +138,39 @@ mod tests {
     fn colours_are_reset_at_the_end_of_each_line() {
         let text = written(true, &[line("ai-models-1", "\x1b[1mready")]);
         assert_eq!(text, "\x1b[33mai-models-1 |\x1b[0m \x1b[1mready\x1b[0m\n");
+    }
+
+    #[test]
+    fn the_colours_tell_the_instances_apart_and_dim_the_runner() {
+        let event = Line {
+            stream: Stream::Runner,
+            ..line("registry", "healthy")
+        };
+        let text = written(true, &[event, line("ai-models-1", "up"), line("new", "up")]);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(
+            lines[0],
+            "\x1b[36mregistry    |\x1b[0m \x1b[2mhealthy\x1b[0m"
+        );
+        assert_eq!(lines[1], "\x1b[33mai-models-1 |\x1b[0m up\x1b[0m");
+        assert_eq!(lines[2], "\x1b[36mnew         |\x1b[0m up\x1b[0m");
+    }
+
+    #[test]
+    fn the_environment_can_refuse_colours() {
+        for (variables, expected) in [
+            (&[][..], true),
+            (&[("TERM", "xterm")], true),
+            (&[("TERM", "dumb")], false),
+            (&[("NO_COLOR", "1")], false),
+            (&[("NO_COLOR", "")], true),
+        ] {
+            let variable = |wanted: &str| {
+                let found = variables.iter().find(|(name, _)| *name == wanted);
+                found.map(|(_, value)| OsString::from(value))
+            };
+            assert_eq!(allows_colours(variable), expected, "{variables:?}");
+        }
     }
 
     #[test]

@@ -168,8 +168,33 @@ mod tests {
             ("std::error::Error", None),
             ("", None),
             ("é", None),
+            ("  WARN indented", Some(Level::Warn)),
+            ("java.lang.RuntimeException: x", Some(Level::Error)),
+            ("Exception in thread", None),
+            ("severity = critical", Some(Level::Error)),
+            ("lvl=dbg", Some(Level::Debug)),
+            ("{\"level\" : \"trace\"}", Some(Level::Trace)),
+            ("[notice](x)", Some(Level::Info)),
+            ("warn slow", None),
+            ("a: b", None),
         ] {
             assert_eq!(Level::of(line), level, "{line}");
         }
+        // Further along a line, such a word is a part of the message.
+        let named_at = |column: usize| format!("{}ERROR", "-".repeat(column));
+        assert_eq!(Level::of(&named_at(91)), Some(Level::Error));
+        assert_eq!(Level::of(&named_at(92)), None);
+        assert_eq!(Level::of(&format!("{}ERROR", "é".repeat(48))), None);
+    }
+
+    #[test]
+    fn a_level_is_written_and_read_by_its_name() {
+        for name in ["error", "warn", "info", "debug", "trace"] {
+            assert_eq!(name.parse::<Level>().unwrap().to_string(), name);
+        }
+        assert_eq!("WARNING".parse::<Level>(), Ok(Level::Warn));
+        let error = "loud".parse::<Level>().unwrap_err();
+        let expected = "\"loud\" is not a level; use error, warn, info, debug or trace";
+        assert_eq!(error, expected);
     }
 }

@@ -24,5 +24,7 @@ pub use line::{Line, LogSink, Stream};
 pub(crate) use reader::OutputStream;
 pub use sanitize::printable;
 pub(crate) use sanitize::sanitize;
+#[cfg(test)]
+pub(crate) use store::tests as store_tests;
 pub(crate) use store::{LogFilter, LogStore};
 pub(crate) use writer::LogWriter;

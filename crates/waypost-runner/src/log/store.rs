@@ -138,6 +138,11 @@ impl LogStore {
         lines
     }
 
+    /// The number of the newest line; 0 if there is none.
+    pub(crate) fn last_id(&self) -> u64 {
+        self.lock().next_id - 1
+    }
+
     /// Subscribes to all new lines.
     pub(crate) fn follow(&self) -> broadcast::Receiver<Line> {
         self.followers.subscribe()
@@ -145,5 +150,110 @@ impl LogStore {
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::io;
+    use std::time::Duration;
+
+    use super::super::line::LogSink;
+    use super::*;
+
+    struct Nowhere;
+
+    impl LogSink for Nowhere {
+        fn write(&mut self, _: &[Line]) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A store that keeps this many lines of each instance and has no sink.
+    pub(crate) fn store(max_lines: usize) -> LogStore {
+        LogStore::new(LogWriter::start(Nowhere, Vec::new()).unwrap(), max_lines)
+    }
+
+    /// Adds a line of an instance.
+    pub(crate) async fn add(store: &LogStore, instance: &str, stream: Stream, text: &str) {
+        let line = Line {
+            instance: instance.into(),
+            stream,
+            ..Line::sample(text)
+        };
+        store.add(vec![line]).await;
+    }
+
+    fn texts(lines: &[Line]) -> Vec<&str> {
+        lines.iter().map(|line| &*line.text).collect()
+    }
+
+    #[tokio::test]
+    async fn the_last_lines_of_all_instances_are_in_the_order_in_which_they_were_read() {
+        let store = store(2);
+        assert_eq!(store.last_id(), 0);
+        for (instance, text) in [("b", "1"), ("a", "2"), ("b", "3"), ("b", "4"), ("a", "5")] {
+            add(&store, instance, Stream::Stdout, text).await;
+        }
+        add(&store, "a", Stream::Runner, "6").await;
+        store.add(Vec::new()).await;
+        assert_eq!(store.last_id(), 6);
+        // Two are kept of each.
+        assert_eq!(texts(&store.last(|_| true, 9)), ["3", "4", "5", "6"]);
+        assert_eq!(texts(&store.last(|_| true, 3)), ["4", "5", "6"]);
+        assert_eq!(texts(&store.last(|line| &*line.instance == "b", 1)), ["4"]);
+        assert_eq!(texts(&store.last(|_| true, 0)), [""; 0]);
+        // Without those of the runner.
+        assert_eq!(texts(&store.last_of("a", 9)), ["5"]);
+        assert_eq!(texts(&store.last_of("b", 1)), ["4"]);
+        assert_eq!(texts(&store.last_of("c", 9)), [""; 0]);
+        let ids: Vec<_> = store.last(|_| true, 9).iter().map(|line| line.id).collect();
+        assert_eq!(ids, [3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn a_filter_selects_by_name_level_text_and_time() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let line = Line {
+            service: "web".into(),
+            instance: "web-2".into(),
+            at: at(10),
+            ..Line::sample("WARN Slow answer")
+        };
+        let all = LogFilter::default;
+        let named = |name: &str| LogFilter {
+            names: vec!["other".to_owned(), name.to_owned()],
+            ..all()
+        };
+        let level = |level| LogFilter {
+            level: Some(level),
+            ..all()
+        };
+        let text = |text: &str| LogFilter {
+            text: Some(text.to_owned()),
+            ..all()
+        };
+        let since = |seconds| LogFilter {
+            since: Some(at(seconds)),
+            ..all()
+        };
+        for (filter, expected) in [
+            (all(), true),
+            (named("web"), true),
+            (named("web-2"), true),
+            (named("web-1"), false),
+            (level(Level::Info), true),
+            (level(Level::Warn), true),
+            (level(Level::Error), false),
+            (text("sLOW"), true),
+            (text("fast"), false),
+            (since(10), true),
+            (since(11), false),
+        ] {
+            assert_eq!(filter.accepts(&line), expected, "{filter:?}");
+        }
+        let plain = Line::sample("no level");
+        assert!(all().accepts(&plain));
+        assert!(!level(Level::Trace).accepts(&plain));
     }
 }

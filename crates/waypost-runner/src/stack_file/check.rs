@@ -493,3 +493,62 @@ fn find_cycle<'c>(
     path.pop();
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_split_into_words_or_run_by_a_shell() {
+        let line = |text: &str| CommandLine::Line(text.to_owned());
+        let list = |words: &[&str]| {
+            CommandLine::Words(words.iter().map(|word| (*word).to_owned()).collect())
+        };
+        for (command, shell, expected) in [
+            (
+                line("npm run 'dev server'"),
+                false,
+                Ok(&["npm", "run", "dev server"][..]),
+            ),
+            // The shell reads the quotes itself.
+            (line("it's > out"), true, Ok(&["sh", "-c", "it's > out"])),
+            (list(&["npm", "run 'dev"]), false, Ok(&["npm", "run 'dev"])),
+            (
+                line("it's"),
+                false,
+                Err("a quote is not closed, or the last character is a backslash"),
+            ),
+            (
+                list(&["npm"]),
+                true,
+                Err("a list is run without a shell; write a string, or remove `shell`"),
+            ),
+            (line("  "), false, Err("the command is empty")),
+            (line("  "), true, Err("the command is empty")),
+            (line("'' x"), false, Err("the command is empty")),
+            (list(&[]), false, Err("the command is empty")),
+            (list(&["", "x"]), false, Err("the command is empty")),
+        ] {
+            let expected = expected.map(|words| words.iter().map(ToString::to_string).collect());
+            assert_eq!(words(&command, shell), expected, "{command:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_has_a_host_and_a_port() {
+        for (text, expected) in [
+            ("localhost:5432", Some(("localhost", 5432))),
+            ("[::1]:5432", Some(("::1", 5432))),
+            ("localhost", None),
+            (":5432", None),
+            ("[]:5432", None),
+            ("localhost:0", None),
+            ("localhost:65536", None),
+            ("http://localhost:80", None),
+            ("me@localhost:80", None),
+            ("local host:80", None),
+        ] {
+            assert_eq!(host_and_port(text), expected, "{text}");
+        }
+    }
+}

@@ -247,6 +247,73 @@ env = { URL = "http://localhost:{services.postgres.prot}" }
         assert_eq!(problems(text), expected);
         let text = "[waypost]\ngateway = 8001\ndashboard = false\n";
         assert_eq!(problems(text), [""; 0]);
+        let expected = ["3:13: port 8001 is also used by the gateway"];
+        let text = "[waypost]\ngateway = 8001\ndashboard = 8001\n";
+        assert_eq!(problems(text), expected);
+    }
+
+    #[test]
+    fn the_registry_is_embedded_a_consul_or_the_address_of_a_running_one() {
+        for (settings, expected) in [
+            ("registry = \"embedded\"", ""),
+            ("registry = \"consul\"", ""),
+            ("registry = \"consul.local:8500\"", ""),
+            (
+                "registry = \"etcd\"",
+                "2:12: \"etcd\" is not a registry; use embedded, consul or HOST:PORT",
+            ),
+            // The port of a registry that is started can't be that of another.
+            (
+                "registry-port = 8000",
+                "waypost: port 8000 is also used by the registry",
+            ),
+            ("registry = \"other:8000\"\nregistry-port = 8000", ""),
+        ] {
+            let problems = problems(&format!("[waypost]\n{settings}\n")).join("\n");
+            let expected = expected.trim_start_matches("waypost: ");
+            assert!(problems.ends_with(expected), "{settings}: {problems}");
+            assert_eq!(
+                problems.is_empty(),
+                expected.is_empty(),
+                "{settings}: {problems}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_stack_has_its_own_name_or_that_of_its_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("shop");
+        std::fs::create_dir_all(folder.join("deep/down")).unwrap();
+        let path = folder.join(FILE_NAME);
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            StackFile::read(&path).unwrap()
+        };
+        let file = read("");
+        assert_eq!((file.name().as_str(), file.routes()), ("shop", None));
+        assert_eq!((file.path(), file.directory()), (&*path, &*folder));
+        assert_eq!(read("name = \"market\"").name(), "market");
+        // A folder with the name of the file is not the file.
+        std::fs::create_dir(folder.join("deep").join(FILE_NAME)).unwrap();
+        let found = StackFile::find(&folder.join("deep/down"));
+        assert_eq!(found.as_deref(), Some(&*path));
+        assert_eq!(StackFile::find(dir.path()), None);
+
+        std::fs::write(folder.join("routes.yaml"), "").unwrap();
+        let routes = read("[waypost]\nroutes = \"routes.yaml\"").routes();
+        assert_eq!(routes, Some(folder.join("routes.yaml")));
+        for (content, problem) in [(&b"name = \"\xff\""[..], "it is not UTF-8"), (b"a", "")] {
+            std::fs::write(&path, content).unwrap();
+            let error = StackFile::read(&path).unwrap_err().to_string();
+            assert!(error.contains(problem), "{error}");
+            assert!(error.contains("waypost.toml"), "{error}");
+        }
+        let error = StackFile::read(&folder.join("none.toml")).unwrap_err();
+        assert!(
+            matches!(error, StackFileError::Unreadable { .. }),
+            "{error}"
+        );
     }
 
     #[test]
@@ -411,15 +478,102 @@ env = { URL = "http://localhost:{services.postgres.prot}" }
             ("run = \"a\"\nafter = [\"t:completed\"]", "never completes"),
             ("run = \"a\"\ndir = \"nowhere\"", "no folder ./nowhere"),
             ("run = \"a\"\nport = 70000", "70000"),
+            ("run = \"a 'b\"\nshell = true", ""),
+            ("run = \"a\"\nbuild = \"b 'c\"", "a quote is not closed"),
+            ("run = \"a\"\nbuild = \"b {port}\"", "add `port = 0`"),
+            ("run = \"a\"\nreplicas = 0", "at least 1 instance is needed"),
+            (
+                "run = \"a\"\nport = 1\nready = { failures = 0 }",
+                "at least 1 failure is needed",
+            ),
+            (
+                "run = \"a\"\nready = { exec = \"b {port}\" }",
+                "add `port = 0`",
+            ),
+            (
+                "run = \"a\"\nready = { exec = \"\" }",
+                "the command is empty",
+            ),
+            (
+                "run = \"a\"\nready = { http = \"http://{port}/\" }",
+                "add `port = 0`",
+            ),
+            (
+                "run = \"a\"\nenv = { \"A=B\" = \"\" }",
+                "not the name of a variable",
+            ),
+            (
+                "run = \"a\"\nenv = { \"\" = \"\" }",
+                "not the name of a variable",
+            ),
+            ("run = \"a\"\nenv = { A = \"{port}\" }", "add `port = 0`"),
+            (
+                "run = \"a\"\nenv = { A = \"{services.t.port}\" }",
+                "`t` has no port",
+            ),
+            ("run = \"a {services.x.port}\"", "no service `x`"),
+            (
+                "run = \"a\"\nenv-files = [\"none\"]",
+                "write \"none?\" if it may be missing",
+            ),
+            ("run = \"a\"\nenv-files = [\"none?\"]", ""),
+            (
+                "run = \"a\"\nafter = [\"t:done\"]",
+                "use t:started, t:ready or t:completed",
+            ),
+            ("run = \"a\"\nafter = [\"s\"]", "could start: s -> s"),
+            (
+                "run = \"a\"\nonce = true\nready = { log = \"x\" }",
+                "`ready` has no meaning",
+            ),
+            (
+                "run = \"a\"\nonce = true\nrestart = \"never\"",
+                "`restart` has no meaning",
+            ),
+            (
+                "run = \"a\"\nonce = true\nopen = true\nport = 1",
+                "`open` has no meaning",
+            ),
+            ("external = \"a:1\"\nrun = \"a\"", "`run` has no meaning"),
+            (
+                "external = \"a:1\"\nbuild = \"a\"",
+                "`build` has no meaning",
+            ),
+            ("external = \"a:1\"\nwatch = {}", "`watch` has no meaning"),
+            ("external = \"a:1\"\nport = 1", "`port` has no meaning"),
+            ("external = \"a:1\"\nonce = true", "`once` has no meaning"),
+            (
+                "external = \"a:1\"\nrestart = \"never\"",
+                "`restart` has no meaning",
+            ),
+            ("external = \"a:1\"\nstop = {}", "`stop` has no meaning"),
+            ("external = \"a:1\"\ndir = \".\"", "`dir` has no meaning"),
+            (
+                "external = \"a:1\"\nready = { log = \"a\" }",
+                "no output here",
+            ),
+            ("external = \"a:1\"\nready = { http = \"/\" }", ""),
+            ("external = \"a:1\"\nready = { tcp = true }", ""),
+            ("external = \"a:1\"\nenv = { A = \"{port}\" }", ""),
             ("run = \"a\"\nwatch = { paths = [\"{\"] }", "not a pattern"),
         ] {
             let problems = problems(&format!(
                 "[services.t]\nrun = \"t\"\n[services.s]\n{keys}\n"
             ));
-            assert!(
-                problems.len() == 1 && problems[0].contains(expected),
-                "{keys}: {problems:?}"
-            );
+            let is_expected = match expected {
+                "" => problems.is_empty(),
+                _ => problems.len() == 1 && problems[0].contains(expected),
+            };
+            assert!(is_expected, "{keys}: {problems:?}");
+        }
+        let long = "a".repeat(201);
+        for name in ["gateway", "dashboard", "a-", &long] {
+            let problems = problems(&format!("[services.{name}]\nrun = \"a\"\n"));
+            assert_eq!(problems.len(), 1, "{name}");
+        }
+        for name in [&long[1..], "a", "A.b-c_1"] {
+            let name = format!("[services.\"{name}\"]\nrun = \"a\"\n");
+            assert_eq!(problems(&name), [""; 0], "{name}");
         }
         for name in ["registry", "\"a b\"", "-a"] {
             let problems = problems(&format!("[services.{name}]\nrun = \"a\"\n"));
