@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use waypost::{ConfigError, Error, Invalid, ProviderError, ProviderErrorKind};
 use waypost_runner::stack_file::StackFileError;
 
+use crate::output::counted;
+
 /// The result of a command. `Ok` holds the exit code, which is not always 0.
 pub(crate) type CommandResult = Result<ExitCode, CommandError>;
 
@@ -36,10 +38,9 @@ impl CommandError {
     pub(crate) fn stack_file(error: StackFileError) -> Self {
         Self::Invalid(match error {
             StackFileError::Invalid(problems) => {
-                let plural = if problems.len() == 1 { "" } else { "s" };
                 let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
-                let (count, list) = (problems.len(), problems.join("\n"));
-                format!("{count} error{plural} in the stack file\n{list}")
+                let (errors, list) = (counted(problems.len(), "error"), problems.join("\n"));
+                format!("{errors} in the stack file\n{list}")
             }
             error => error.to_string(),
         })

@@ -213,11 +213,23 @@ pub(crate) fn print_reasons(
         }
         let left_out = lines.count();
         if left_out > 0 {
-            let note = format!("    … {left_out} more lines; -o wide prints them");
+            let (lines, them) = match left_out {
+                1 => ("line", "it"),
+                _ => ("lines", "them"),
+            };
+            let note = format!("    … {left_out} more {lines}; -o wide prints {them}");
             print_texts(&[Text::toned(Tone::Faint, note)])?;
         }
     }
     Ok(())
+}
+
+/// A number of items, such as `1 service` or `2 services`.
+pub(crate) fn counted(count: usize, item: &str) -> String {
+    match count {
+        1 => format!("1 {item}"),
+        count => format!("{count} {item}s"),
+    }
 }
 
 /// A duration with its two largest units, such as `4m 12s`.

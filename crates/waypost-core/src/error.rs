@@ -37,8 +37,8 @@ pub enum Error {
     },
     /// The service has instances, but all of them are critical.
     #[error(
-        "none of the {instances} instances of service {service:?} is healthy, according to \
-         {provider}{}",
+        "{}, according to {provider}{}",
+        NotHealthy(service, *.instances),
         Age(*.age)
     )]
     NoneHealthy {
@@ -450,6 +450,23 @@ impl fmt::Display for Rounded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rounded = Duration::from_millis(self.0.as_millis() as u64);
         humantime::format_duration(rounded).fmt(f)
+    }
+}
+
+/// That none of a service's instances is healthy.
+struct NotHealthy<'a>(&'a ServiceName, usize);
+
+impl fmt::Display for NotHealthy<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self(service, 1) => write!(f, "the instance of service {service:?} is not healthy"),
+            Self(service, count) => {
+                write!(
+                    f,
+                    "none of the {count} instances of service {service:?} is healthy"
+                )
+            }
+        }
     }
 }
 

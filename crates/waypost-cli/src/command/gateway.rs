@@ -19,6 +19,7 @@ use waypost_gateway::{AccessLog, AccessLogFormat, Config, GatewayApi, TlsCertifi
 use super::inherited::inherited_listener;
 use super::listen::listen_error;
 use crate::error::{CommandError, CommandResult};
+use crate::output::counted;
 use crate::runtime::run_server;
 use crate::terminal::announce;
 
@@ -133,7 +134,9 @@ impl Gateway {
         if let Some(file) = &self.check {
             let count = waypost_gateway::check_routes(file)
                 .map_err(|error| CommandError::Invalid(error.to_string()))?;
-            announce(format_args!("{}: {count} routes are valid", file.display()));
+            let verb = if count == 1 { "is" } else { "are" };
+            let routes = counted(count, "route");
+            announce(format_args!("{}: {routes} {verb} valid", file.display()));
             return Ok(ExitCode::SUCCESS);
         }
         raise_descriptor_limit();

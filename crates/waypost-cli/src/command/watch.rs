@@ -9,7 +9,7 @@ use super::output_args::{Format, OutputArgs};
 use super::registry_args::{RegistryArgs, service_or_address};
 use crate::completion;
 use crate::error::CommandResult;
-use crate::output::{print_instances, snapshot_json};
+use crate::output::{counted, print_instances, snapshot_json};
 use crate::runtime::log_outages;
 use crate::terminal::{print_json, print_line};
 
@@ -54,10 +54,8 @@ impl Watch {
                     print_line(ids.collect::<Vec<_>>().join(" "))?;
                 }
                 format => {
-                    match snapshot.instances().len() {
-                        1 => print_line("--- 1 instance")?,
-                        n => print_line(format_args!("--- {n} instances"))?,
-                    }
+                    let instances = counted(snapshot.instances().len(), "instance");
+                    print_line(format_args!("--- {instances}"))?;
                     let is_wide = format == Format::Wide;
                     print_instances(&snapshot, &self.service, &checks, is_wide)?;
                 }

@@ -134,20 +134,20 @@ mod tests {
         let report = health.report().await;
         assert_eq!(report.status(), CheckStatus::Critical);
         assert!(!report.is_serving());
-        let errors: Vec<_> = report
+        let results: Vec<_> = report
             .checks()
             .iter()
-            .map(|c| c.error().unwrap_or(""))
+            .map(|check| (check.name(), check.error().unwrap_or("")))
             .collect();
         assert_eq!(
-            errors,
+            results,
             [
-                "",
-                "refused",
-                "the check returned false",
-                "no result within 900ms",
-                "the check panicked: oh no",
-                "the check panicked: early",
+                ("good", ""),
+                ("fails", "refused"),
+                ("false", "the check returned false"),
+                ("hangs", "no result within 900ms"),
+                ("panics", "the check panicked: oh no"),
+                ("panics when called", "the check panicked: early"),
             ]
         );
     }
@@ -198,10 +198,22 @@ mod tests {
     #[tokio::test]
     async fn a_service_that_is_not_ready_is_not_serving() {
         let health = HealthChecks::new("s").check("good", || async {});
-        assert!(health.report().await.is_serving());
+        let report = health.report().await;
+        assert!(report.is_serving());
+        assert_eq!(report.summary(), "1 check passes");
         health.clone().set_ready(false);
         let report = health.report().await;
         assert!(!report.is_serving());
         assert_eq!(report.status(), CheckStatus::Passing);
+        assert_eq!(report.summary(), "the service is not ready");
+        for (report, summary) in [
+            (HealthChecks::new("s").report().await, "0 checks pass"),
+            (
+                health.check("other", || async {}).report().await,
+                "the service is not ready",
+            ),
+        ] {
+            assert_eq!(report.summary(), summary);
+        }
     }
 }

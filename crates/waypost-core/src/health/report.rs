@@ -61,10 +61,12 @@ impl HealthReport {
             .collect();
         if !failures.is_empty() {
             failures.join("; ")
-        } else if self.ready {
-            format!("{} checks pass", self.checks.len())
-        } else {
+        } else if !self.ready {
             "the service is not ready".into()
+        } else if self.checks.len() == 1 {
+            "1 check passes".into()
+        } else {
+            format!("{} checks pass", self.checks.len())
         }
     }
 }

@@ -196,10 +196,28 @@ mod tests {
             ("_other.billing", "http", None, ""),
         ] {
             let address: ServiceAddress = address.parse().unwrap();
+            assert_eq!(address.service().as_str(), "billing");
             let instance = instance(scheme);
             assert_eq!(address.rank(&instance), rank, "{address}");
             assert_eq!(address.url_at(&instance).unwrap_or_default(), url);
         }
+    }
+
+    #[test]
+    fn an_address_has_a_port_name_and_a_path_only_if_they_are_written() {
+        for (address, endpoint, path) in [
+            ("billing", None, ""),
+            ("billing/x", None, "/x"),
+            ("http://billing?q=1", None, "?q=1"),
+            ("_admin.billing", Some("admin"), ""),
+            ("https+http://_admin.billing/x?y#z", Some("admin"), "/x?y#z"),
+        ] {
+            let address: ServiceAddress = address.parse().unwrap();
+            assert_eq!(address.endpoint(), endpoint, "{address}");
+            assert_eq!(address.path(), path, "{address}");
+        }
+        let address = ServiceAddress::of(ServiceName::new("billing").unwrap());
+        assert_eq!((address.endpoint(), address.path()), (None, ""));
     }
 
     #[test]

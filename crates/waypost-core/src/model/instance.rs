@@ -506,6 +506,13 @@ mod tests {
     }
 
     #[test]
+    fn ids_are_found_in_maps_by_their_text() {
+        let ids = std::collections::HashSet::from([InstanceId::new("auth-1")]);
+        assert!(ids.contains("auth-1"));
+        assert!(!ids.contains("auth-2"));
+    }
+
+    #[test]
     fn port_zero_is_refused() {
         let host = "a".parse().unwrap();
         assert!(Instance::builder(service(), host, 0).build().is_err());

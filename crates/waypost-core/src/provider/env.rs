@@ -264,6 +264,10 @@ mod tests {
         for unknown in ["registry", "empty", "nope"] {
             assert_eq!(url(&env, unknown), None, "{unknown}");
         }
+        assert!(!env.is_empty());
+        assert!(provider(&[("SERVICE_REGISTRY_HOST", "localhost")]).is_empty());
+        // It fails its look-ups, so a program must be told of it.
+        assert!(!provider(&[("SERVICE_AUTH_URL", "auth:80:80")]).is_empty());
     }
 
     #[test]

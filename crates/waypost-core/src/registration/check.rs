@@ -337,3 +337,73 @@ impl fmt::Debug for HttpCheck {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ServiceName;
+
+    fn http(check: &Check) -> &HttpCheck {
+        match check.kind() {
+            CheckKind::Http(http) => http,
+            kind => panic!("{kind:?}"),
+        }
+    }
+
+    #[test]
+    fn an_http_check_requests_a_path_of_the_instance_or_a_url_as_given() {
+        let service = ServiceName::new("orders").unwrap();
+        let instance = Instance::builder(service, "10.0.0.7".parse().unwrap(), 80);
+        let instance = instance.path_prefix("/v2").build().unwrap();
+        for (target, url, path) in [
+            ("/health", "http://10.0.0.7:80/v2/health", "/health"),
+            (
+                "health?x=1",
+                "http://10.0.0.7:80/v2/health?x=1",
+                "health?x=1",
+            ),
+            // No scheme that can be requested, so it is a path.
+            (
+                "/to/ftp://a/b",
+                "http://10.0.0.7:80/v2/to/ftp://a/b",
+                "/to/ftp://a/b",
+            ),
+            (
+                "http://localhost:9001/up?q",
+                "http://localhost:9001/up?q",
+                "/up?q",
+            ),
+            ("HTTPS://localhost", "HTTPS://localhost", "/"),
+        ] {
+            let check = Check::http(target);
+            let http = http(&check);
+            assert_eq!(http.target(), target);
+            assert_eq!(http.url(&instance), url);
+            assert_eq!(http.path(), path);
+        }
+    }
+
+    #[test]
+    fn secrets_of_an_http_check_are_not_printed() {
+        let check = Check::http("http://me:hidden@localhost/up")
+            .header("authorization", "hidden")
+            .body("hidden");
+        let debug = format!("{check:?}");
+        assert!(debug.contains("localhost/up"), "{debug}");
+        assert!(debug.contains("authorization"), "{debug}");
+        assert!(!debug.contains("hidden"), "{debug}");
+    }
+
+    #[test]
+    fn the_period_of_a_ttl_check_is_its_time_to_live() {
+        let period = Duration::from_secs(3);
+        let ttl = Check::ttl(Duration::from_secs(30)).every(period);
+        assert_eq!(ttl.kind(), &CheckKind::Ttl(period));
+        assert_eq!(ttl.timing(), None);
+        let timeout = Duration::from_secs(1);
+        let tcp = Check::tcp().every(period).timeout(timeout);
+        assert_eq!(tcp.timing(), Some((period, timeout)));
+        let default = (Duration::from_secs(10), Duration::from_secs(5));
+        assert_eq!(Check::grpc("").timing(), Some(default));
+    }
+}

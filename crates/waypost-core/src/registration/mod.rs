@@ -340,3 +340,64 @@ impl fmt::Debug for Registration {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn web() -> ServiceRegistration {
+        ServiceRegistration::new("web", 0).unwrap()
+    }
+
+    /// Integrations ask what is set, and fill in the rest.
+    #[test]
+    fn a_registration_says_what_the_application_has_set() {
+        assert!(!web().has_host());
+        assert!(web().host("10.0.0.7".parse().unwrap()).has_host());
+        assert!(!web().has_checks());
+        assert!(web().check(Check::tcp()).has_checks());
+        for (set, port) in [(0, 8080), (80, 80)] {
+            let registration = web().port(set).port_if_unset(8080).resolve(None).unwrap();
+            assert_eq!(registration.instance().port(), port);
+        }
+    }
+
+    #[test]
+    fn the_host_is_the_one_set_or_else_the_local_address_or_else_that_of_the_agent() {
+        let local: IpAddr = "10.0.0.9".parse().unwrap();
+        for (host, local, expected, uses_agent_address) in [
+            (Some("10.0.0.7"), Some(local), "10.0.0.7", false),
+            (Some("127.0.0.1"), Some(local), "127.0.0.1", false),
+            (None, Some(local), "10.0.0.9", false),
+            (None, Some([127, 0, 0, 1].into()), "127.0.0.1", true),
+            (None, None, "127.0.0.1", true),
+        ] {
+            let mut registration = web().port(80);
+            if let Some(host) = host {
+                registration = registration.host(host.parse().unwrap());
+            }
+            let registration = registration.resolve(local).unwrap();
+            let instance = registration.instance();
+            assert_eq!(instance.host().to_string(), expected);
+            assert_eq!(
+                registration.uses_agent_address(),
+                uses_agent_address,
+                "{expected}"
+            );
+            // Many machines have the same loopback address.
+            let id = instance.id().to_string();
+            assert!(!id.contains("127.0.0.1"), "{id}");
+        }
+    }
+
+    #[test]
+    fn the_time_to_live_is_the_shortest_of_all_checks() {
+        let seconds = Duration::from_secs;
+        let registration = web().port(80).check(Check::tcp());
+        assert_eq!(registration.clone().resolve(None).unwrap().ttl(), None);
+        let registration = (registration.check(Check::ttl(seconds(30))))
+            .check(Check::ttl(seconds(10)))
+            .check(Check::ttl(seconds(20)));
+        assert_eq!(registration.resolve(None).unwrap().ttl(), Some(seconds(10)));
+    }
+}

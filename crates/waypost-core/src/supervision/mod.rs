@@ -322,9 +322,13 @@ mod tests {
         let (mut first, mut second) = (watch("a"), watch("b"));
         assert_eq!(supervisor.status().to_string(), "fake: no answer yet");
         assert!(first.next().await.unwrap().is_err());
+        sleep(Duration::from_secs(1)).await;
         assert!(second.next().await.unwrap().is_err());
+        let failed = Instant::now();
         let status = supervisor.status();
+        assert_eq!(status.provider(), "fake");
         assert_eq!(status.to_string(), "fake: 2 of 2 watches failing: no");
+        assert_eq!(status.last_error().unwrap().message(), "no");
         assert_eq!((status.watches(), status.failing()), (2, 2));
         assert_eq!((status.failures(), status.reconnects()), (2, 0));
         assert_eq!((status.last_success(), status.age()), (None, None));
@@ -338,8 +342,9 @@ mod tests {
         let answered = Instant::now();
         sleep(Duration::from_secs(3)).await;
         let status = supervisor.status();
-        assert_eq!(status.to_string(), "fake: available; 1 watches");
+        assert_eq!(status.to_string(), "fake: available; 1 watch");
         assert_eq!((status.answers(), status.reconnects()), (1, 1));
+        assert_eq!(status.last_error_at(), Some(failed));
         assert_eq!(status.last_success(), Some(answered));
         assert_eq!(status.age(), Some(Duration::ZERO));
 

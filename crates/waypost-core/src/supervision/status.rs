@@ -98,6 +98,7 @@ impl fmt::Display for ProviderStatus {
         match (self.failing, self.last_success) {
             (0, None) => f.write_str("no answer yet"),
             (0, Some(_)) if self.watches == 0 => f.write_str("no watch is running"),
+            (0, Some(_)) if self.watches == 1 => f.write_str("available; 1 watch"),
             (0, Some(_)) => write!(f, "available; {} watches", self.watches),
             (failing, _) => {
                 write!(f, "{failing} of {} watches failing", self.watches)?;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use crate::error::CommandError;
-use crate::output::JSON_SCHEMA;
+use crate::output::{JSON_SCHEMA, counted};
 use crate::style::{Text, Tone, print_texts};
 use crate::terminal::print_json;
 
@@ -130,12 +130,8 @@ pub(super) fn print_findings(findings: &[Finding]) -> Result<(), CommandError> {
         let all = findings.iter();
         all.filter(|finding| finding.severity == severity).count()
     };
-    let plural = |count: usize, word: &str| match count {
-        1 => format!("1 {word}"),
-        count => format!("{count} {word}s"),
-    };
-    let errors = plural(count(Severity::Error), "error");
-    let warnings = plural(count(Severity::Warning), "warning");
+    let errors = counted(count(Severity::Error), "error");
+    let warnings = counted(count(Severity::Warning), "warning");
     let tone = worst(findings).tone();
     print_texts(&[Text::new("")])?;
     print_texts(&[Text::toned(tone, format_args!("{errors}, {warnings}"))])

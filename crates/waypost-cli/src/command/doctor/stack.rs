@@ -9,6 +9,7 @@ use waypost_runner::stack_file::{
 use super::finding::Finding;
 use super::ports::{self, Wanted};
 use super::running_stack;
+use crate::output::counted;
 
 const SUBJECT: &str = "stack";
 const ROUTES: &str = "routes";
@@ -51,8 +52,9 @@ pub(super) async fn examine(findings: &mut Vec<Finding>) {
 
 async fn examine_file(file: &StackFile, findings: &mut Vec<Finding>) {
     let contents = file.contents();
-    let (path, count) = (file.path().display(), contents.services.len());
-    let what = format!("{path}: the stack `{}`, {count} services", file.name());
+    let (path, name) = (file.path().display(), file.name());
+    let services = counted(contents.services.len(), "service");
+    let what = format!("{path}: the stack `{name}`, {services}");
     findings.push(Finding::ok(SUBJECT, what));
     if let Some(routes) = file.routes() {
         findings.push(routes_finding(&routes));
@@ -78,8 +80,7 @@ async fn examine_file(file: &StackFile, findings: &mut Vec<Finding>) {
 fn routes_finding(routes: &Path) -> Finding {
     let path = routes.display();
     match waypost_gateway::check_routes(routes) {
-        Ok(1) => Finding::ok(ROUTES, format!("{path}: 1 route")),
-        Ok(count) => Finding::ok(ROUTES, format!("{path}: {count} routes")),
+        Ok(count) => Finding::ok(ROUTES, format!("{path}: {}", counted(count, "route"))),
         Err(error) => {
             let advice =
                 format!("correct it; `waypost gateway --check {path}` checks the file alone");

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::command::output_args::{Format, OutputArgs};
 use crate::command::registry_args::RegistryArgs;
 use crate::error::{CommandError, CommandResult};
-use crate::output::JSON_SCHEMA;
+use crate::output::{JSON_SCHEMA, counted};
 use crate::terminal::{print_json, print_line};
 
 /// Show whether the registry responds
@@ -50,8 +50,9 @@ impl Status {
             print_line(provider)?;
             return Ok(ExitCode::SUCCESS);
         }
+        let services = counted(services, "service");
         print_line(format_args!(
-            "{provider} responded in {elapsed:.1?} and lists {services} services"
+            "{provider} responded in {elapsed:.1?} and lists {services}"
         ))?;
         Ok(ExitCode::SUCCESS)
     }

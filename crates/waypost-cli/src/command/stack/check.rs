@@ -8,6 +8,7 @@ use waypost_runner::stack_file::StackFile;
 
 use super::stack_args::StackArgs;
 use crate::error::{CommandError, CommandResult};
+use crate::output::counted;
 use crate::terminal::print_line;
 
 /// Check a stack file
@@ -23,12 +24,11 @@ impl Check {
     pub(super) fn run(&self) -> CommandResult {
         let path = self.stack.require_file()?;
         let file = read(&path)?;
-        let services = file.contents().services.len();
-        let plural = if services == 1 { "service" } else { "services" };
         print_line(format_args!(
-            "{} is valid: the stack `{}` with {services} {plural}",
+            "{} is valid: the stack `{}` with {}",
             path.display(),
-            file.name()
+            file.name(),
+            counted(file.contents().services.len(), "service")
         ))?;
         Ok(ExitCode::SUCCESS)
     }

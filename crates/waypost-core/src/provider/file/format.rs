@@ -46,8 +46,9 @@ pub(crate) fn parse(path: &Path, content: &[u8]) -> Result<Services, ConfigError
     let text = std::str::from_utf8(content).map_err(|error| {
         ConfigError::new(path.display().to_string(), format!("not UTF-8: {error}"))
     })?;
-    let Document(services) = parse_yaml(path.display(), text)?;
-    Ok(services)
+    // A file whose services are all commented out is one without services.
+    let document: Option<Document> = parse_yaml(path.display(), text)?;
+    Ok(document.map_or_else(Services::new, |Document(services)| services))
 }
 
 fn parse_json(path: &Path, content: &[u8]) -> Result<Services, ConfigError> {
@@ -78,10 +79,6 @@ impl<'de> Deserialize<'de> for Document {
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("services by name, such as {\"auth\": {\"url\": \"http://auth:5001\"}}")
-            }
-
-            fn visit_unit<E>(self) -> Result<Services, E> {
-                Ok(Services::new())
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Services, A::Error> {
@@ -378,7 +375,20 @@ none: []
         assert_eq!(search[1].version(), Some("2.1.0"));
         assert_eq!(search[1].meta("region"), Some("eu"));
         assert!(services["none"].is_empty());
-        assert!(read("empty.yaml", "").unwrap().is_empty());
+        for nothing in [
+            "",
+            "# auth: http://auth\n",
+            "---\n",
+            "---\n# auth: http://auth\n",
+        ] {
+            assert!(
+                read("empty.yaml", nothing).unwrap().is_empty(),
+                "{nothing:?}"
+            );
+        }
+        assert_eq!(services_from_json("a response", json).unwrap(), services);
+        let error = services_from_json("the response of zk:2181", "{\n]").unwrap_err();
+        assert_eq!(error.location(), "the response of zk:2181:2:1");
     }
 
     #[test]
@@ -427,6 +437,10 @@ none: []
                 "65535",
             ),
             ("s.json", "[]", "s.json:1:", "services by name"),
+            // A program's failure rather than a file without services.
+            ("s.json", "null", "s.json:1:", "services by name"),
+            ("s.json", "", "s.json:1:", "EOF"),
+            ("s.yaml", "[a]\n", "s.yaml:1:", "expected a mapping"),
             (
                 "s.yaml",
                 "a:\n  url: http://a:1\n  port: high\n",

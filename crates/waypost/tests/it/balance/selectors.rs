@@ -133,6 +133,12 @@ async fn matching_instances_that_are_critical_are_not_a_missing_match() {
         matches!(error, Error::NoneHealthy { instances: 1, .. }),
         "{error:?}"
     );
+    // Not "its only instance": there are others, which the selector leaves out.
+    let message = error.to_string();
+    assert!(
+        message.starts_with("the instance of service \"auth\" is not healthy, according to "),
+        "{message}"
+    );
     let unknown = second.pick("nobody").await.unwrap_err();
     assert!(
         matches!(unknown, Error::UnknownService { .. }),

@@ -134,6 +134,9 @@ async fn an_unhealthy_instance_is_listed_and_not_chosen() {
             matches!(error, Error::NoneHealthy { instances: 1, .. }),
             "{error}"
         );
+        let message = error.to_string();
+        let expected = "the instance of service \"web\" is not healthy, according to consul at";
+        assert!(message.starts_with(expected), "{message}");
 
         let alive = server.register(registration("alive", 1));
         alive.registered().await;
