@@ -257,3 +257,68 @@ impl Drop for Permit {
         self.limits.freed.notify_waiters();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use waypost_testkit::Logs;
+
+    use super::*;
+
+    fn permits(limits: &Arc<ConnectionLimits>, count: usize) -> Vec<Permit> {
+        let worker = Arc::default();
+        let permit = |_| Permit::new(limits, [192, 0, 2, 1].into(), &worker);
+        (0..count).filter_map(permit).collect()
+    }
+
+    #[test]
+    fn that_all_connections_are_in_use_is_logged_again_only_after_a_tenth_was_free() {
+        let (logs, _guard) = Logs::take();
+        let limits = Arc::new(ConnectionLimits::new(20, None));
+        let warnings = || logs.lines(&["20 connections are open"]).len();
+        let mut open = permits(&limits, 19);
+        assert!(limits.may_accept());
+        open.extend(permits(&limits, 1));
+        assert!(!limits.may_accept() && !limits.may_accept());
+        assert_eq!(warnings(), 1);
+        open.pop();
+        assert!(limits.may_accept());
+        open.extend(permits(&limits, 1));
+        assert!(!limits.may_accept());
+        assert_eq!(warnings(), 1, "one of 20 was free");
+        open.truncate(18);
+        open.extend(permits(&limits, 2));
+        assert!(!limits.may_accept());
+        assert_eq!(warnings(), 2, "two of 20 were free");
+    }
+
+    #[test]
+    fn an_address_has_a_limit_of_its_own() {
+        let limits = Arc::new(ConnectionLimits::new(20, Some(2)));
+        let worker = Arc::default();
+        let mut open = permits(&limits, 3);
+        assert_eq!(open.len(), 2);
+        let other = Permit::new(&limits, [192, 0, 2, 2].into(), &worker);
+        assert!(other.is_some());
+        assert_eq!(worker.load(Ordering::Relaxed), 1);
+        open.pop();
+        assert_eq!(permits(&limits, 2).len(), 1);
+        drop((open, other));
+        assert_eq!(worker.load(Ordering::Relaxed), 0);
+        let open = limits.open();
+        assert_eq!((open.total, open.by_address.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_client_that_has_gone_is_no_failure_of_the_listener() {
+        for (kind, expected) in [
+            (io::ErrorKind::ConnectionAborted, true),
+            (io::ErrorKind::ConnectionReset, true),
+            (io::ErrorKind::ConnectionRefused, true),
+            (io::ErrorKind::Interrupted, true),
+            (io::ErrorKind::OutOfMemory, false),
+            (io::ErrorKind::Other, false),
+        ] {
+            assert_eq!(is_of_one_connection(&kind.into()), expected, "{kind:?}");
+        }
+    }
+}

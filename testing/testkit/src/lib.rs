@@ -1,5 +1,5 @@
-//! Test fixtures: Consul agents and clusters, certificates, free ports, a proxy that injects faults, and
-//! a mutational fuzzer for parsers.
+//! Test fixtures: Consul agents and clusters, certificates, free ports, captured log lines, a proxy that
+//! injects faults, and a mutational fuzzer for parsers.
 //!
 //! Dropping a fixture stops the processes and tasks that it started.
 
@@ -11,6 +11,7 @@ mod ca;
 mod cluster;
 mod consul;
 mod fault_proxy;
+mod logs;
 pub mod mutation;
 mod ports;
 
@@ -18,4 +19,5 @@ pub use ca::Ca;
 pub use cluster::Cluster;
 pub use consul::{Consul, ROOT_TOKEN, http_client};
 pub use fault_proxy::{Fault, FaultProxy};
+pub use logs::Logs;
 pub use ports::free_ports;

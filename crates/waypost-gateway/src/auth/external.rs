@@ -261,3 +261,67 @@ fn for_client(answer: WholeResponse) -> Response<Bytes> {
     *response.headers_mut() = headers;
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use waypost_testkit::Logs;
+
+    use super::*;
+
+    fn auth(fail_open: bool) -> ExternalAuth {
+        ExternalAuth {
+            service: AuthorisationService::Url(HttpUrl::parse("http://192.0.2.1").unwrap()),
+            timeout: Duration::from_secs(1),
+            send_headers: Vec::new(),
+            copy_headers: Vec::new(),
+            fail_open,
+            is_failing: AtomicBool::new(false),
+        }
+    }
+
+    #[test]
+    fn an_outage_of_the_authorisation_service_and_its_end_are_logged_once() {
+        for (fail_open, effect) in [
+            (false, "requests are refused"),
+            (true, "requests are allowed"),
+        ] {
+            let (logs, _guard) = Logs::take();
+            let auth = auth(fail_open);
+            let cause = "the cause".to_owned();
+            for failure in [None, None, Some(&cause), Some(&cause), None, None] {
+                auth.note(failure);
+            }
+            assert_eq!(logs.lines(&["the cause", effect]).len(), 1);
+            assert_eq!(logs.lines(&["available again"]).len(), 1);
+            assert_eq!(logs.lines(&["authorisation service"]).len(), 2);
+        }
+    }
+
+    #[test]
+    fn a_grpc_client_gets_the_status_of_a_refusal_and_no_redirect() {
+        for (status, expected) in [(302, 401), (401, 401), (403, 403)] {
+            let headers = [
+                ("x-reason", "1"),
+                ("content-type", "text/html"),
+                ("grpc-status", "0"),
+                ("keep-alive", "1"),
+            ];
+            let header = |(name, value)| {
+                let name = HeaderName::from_static(name);
+                (name, HeaderValue::from_static(value))
+            };
+            let answer = WholeResponse {
+                status: StatusCode::from_u16(status).unwrap(),
+                headers: headers.map(header).into_iter().collect(),
+                body: Bytes::new(),
+            };
+            let problem = for_grpc_client(answer);
+            assert_eq!(problem.status.as_u16(), expected);
+            let response = problem.into_response(crate::problem::ErrorFormat::Grpc);
+            assert_eq!(response.headers()["content-type"], "application/grpc");
+            assert_ne!(response.headers()["grpc-status"], "0");
+            assert_eq!(response.headers()["x-reason"], "1");
+            assert!(!response.headers().contains_key("keep-alive"));
+        }
+    }
+}

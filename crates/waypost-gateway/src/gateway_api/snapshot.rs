@@ -99,11 +99,13 @@ fn replace(path: &Path, text: &str) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use waypost_testkit::Logs;
 
     use super::*;
 
     #[tokio::test]
     async fn objects_that_could_not_be_saved_are_saved_once_that_is_possible() {
+        let (logs, _guard) = Logs::take();
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("state");
         let mut file = SnapshotFile::new(folder.join("routes.json"));
@@ -113,9 +115,36 @@ mod tests {
             file.save(&objects).await;
             assert!(file.is_failing);
         }
+        let warnings = logs.lines(&["routes.json", "not kept for a restart"]);
+        assert_eq!(warnings.len(), 1, "logged once: {warnings:?}");
         std::fs::create_dir(&folder).unwrap();
         file.save(&objects).await;
         assert!(!file.is_failing);
         assert_eq!(file.read().unwrap().routes, objects.routes);
+    }
+
+    #[test]
+    fn a_file_that_can_not_be_used_is_ignored_with_a_warning_unless_there_is_none() {
+        let (logs, _guard) = Logs::take();
+        let folder = tempfile::tempdir().unwrap();
+        let file = SnapshotFile::new(folder.path().join("routes.json"));
+        assert!(file.read().is_none());
+        assert_eq!(logs.lines(&["routes.json"]).len(), 0, "a first start");
+        for (text, problem) in [
+            (
+                r#"{"version": 2, "objects": {}}"#,
+                "version 2 is not supported",
+            ),
+            (r#"{"version": 1}"#, "missing field `objects`"),
+            ("{", "EOF"),
+        ] {
+            std::fs::write(&file.path, text).unwrap();
+            assert!(file.read().is_none(), "{text}");
+            assert_eq!(logs.lines(&["WARN", problem]).len(), 1, "{text}");
+        }
+        std::fs::remove_file(&file.path).unwrap();
+        std::fs::create_dir(&file.path).unwrap();
+        assert!(file.read().is_none());
+        assert_eq!(logs.lines(&["WARN", "routes.json"]).len(), 4);
     }
 }

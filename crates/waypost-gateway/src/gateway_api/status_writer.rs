@@ -182,6 +182,7 @@ fn remove_times(value: &mut Value) {
 mod tests {
     use waypost::provider::kubernetes::KubernetesProvider;
     use waypost_fake_kubernetes::ApiServer;
+    use waypost_testkit::Logs;
 
     use super::super::objects::ROUTES;
     use super::*;
@@ -225,6 +226,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_status_that_can_not_be_written_is_tried_again_after_a_pause() {
+        let (logs, _guard) = Logs::take();
         let server = ApiServer::builder().namespace("shop").start().await;
         let server = server.unwrap();
         server.add_user("gateway");
@@ -239,6 +241,8 @@ mod tests {
         assert!(ended.is_err(), "it never returns");
         let tried = server.requests().len();
         assert!((2..=4).contains(&tried), "{tried} times in 3.5 pauses");
+        let warnings = logs.lines(&["shop/orders", "can't be written"]);
+        assert_eq!(warnings.len(), 1, "logged once: {warnings:?}");
     }
 
     #[tokio::test(start_paused = true)]

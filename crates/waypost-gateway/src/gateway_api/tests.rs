@@ -275,6 +275,37 @@ fn namespaces_of_routes_are_limited_by_the_listener() {
         ),
         (
             json!({ "namespaces": { "from": "Selector", "selector": { "matchExpressions": [
+                { "key": "team", "operator": "NotIn", "values": ["shop"] },
+                { "key": "old", "operator": "NotIn", "values": ["yes"] },
+            ] } } }),
+            true,
+        ),
+        (
+            json!({ "namespaces": { "from": "Selector", "selector": {
+                "matchExpressions": [{ "key": "team", "operator": "In", "values": ["shop"] }],
+            } } }),
+            false,
+        ),
+        (
+            json!({ "namespaces": { "from": "Selector", "selector": {
+                "matchExpressions": [{ "key": "old", "operator": "Exists" }],
+            } } }),
+            false,
+        ),
+        (
+            json!({ "namespaces": { "from": "Selector", "selector": {
+                "matchExpressions": [{ "key": "team", "operator": "DoesNotExist" }],
+            } } }),
+            false,
+        ),
+        (
+            json!({ "namespaces": { "from": "Selector", "selector": {
+                "matchLabels": { "team": "shop" },
+            } } }),
+            false,
+        ),
+        (
+            json!({ "namespaces": { "from": "Selector", "selector": { "matchExpressions": [
                 { "key": "team", "operator": "Matches", "values": ["pay"] },
             ] } } }),
             false,

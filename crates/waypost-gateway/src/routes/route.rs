@@ -528,4 +528,22 @@ mod tests {
             assert_eq!(is_refused, shares, "{by}");
         }
     }
+
+    #[test]
+    fn every_origin_is_allowed_if_none_is_named_or_one_is_a_star() {
+        for (origins, allows) in [
+            ("", true),
+            ("origins: [\"*\"]", true),
+            ("origins: [\"*\", \"https://b\"]", true),
+            ("origins: [\"https://b\"]", false),
+            ("origins: [\"https://b\", \"https://a\"]", true),
+        ] {
+            let spec = serde_saphyr::from_str(&format!("max_age: 5s\n{origins}")).unwrap();
+            let cors = cors(spec);
+            let mut headers = HeaderMap::new();
+            cors.allow("https://a", &mut headers);
+            let is_allowed = headers.contains_key("access-control-allow-origin");
+            assert_eq!(is_allowed, allows, "{origins}");
+        }
+    }
 }

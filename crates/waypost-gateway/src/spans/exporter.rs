@@ -45,25 +45,8 @@ impl SpanQueue {
     /// # Errors
     /// If the settings can't be used.
     pub(super) fn start(settings: &Settings, config: &Config) -> Result<Self, ConfigError> {
-        let collector = Arc::new(Collector::new(settings, config)?);
-        let mut exporter = opentelemetry_otlp::SpanExporter::builder()
-            .with_http()
-            .with_shared_http_client(Arc::clone(&collector) as _)
-            .with_endpoint(settings.url.to_string())
-            .with_timeout(settings.timeout)
-            .with_headers(settings.headers.clone());
-        if settings.gzip {
-            exporter = exporter.with_compression(Compression::Gzip);
-        }
-        let exporter = exporter.build().map_err(|error| {
-            ConfigError::new("the span exporter", format!("can't be started: {error}"))
-        })?;
         let state = Arc::new(State::default());
-        let exporter = CountingExporter {
-            exporter,
-            collector,
-            state: Arc::clone(&state),
-        };
+        let exporter = CountingExporter::new(settings, config, &state)?;
         let batches = BatchConfigBuilder::default()
             .with_max_queue_size(settings.queue)
             .with_max_export_batch_size(settings.batch)
@@ -128,6 +111,29 @@ struct CountingExporter {
     state: Arc<State>,
 }
 
+impl CountingExporter {
+    fn new(settings: &Settings, config: &Config, state: &Arc<State>) -> Result<Self, ConfigError> {
+        let collector = Arc::new(Collector::new(settings, config)?);
+        let mut exporter = opentelemetry_otlp::SpanExporter::builder()
+            .with_http()
+            .with_shared_http_client(Arc::clone(&collector) as _)
+            .with_endpoint(settings.url.to_string())
+            .with_timeout(settings.timeout)
+            .with_headers(settings.headers.clone());
+        if settings.gzip {
+            exporter = exporter.with_compression(Compression::Gzip);
+        }
+        let exporter = exporter.build().map_err(|error| {
+            ConfigError::new("the span exporter", format!("can't be started: {error}"))
+        })?;
+        Ok(Self {
+            exporter,
+            collector,
+            state: Arc::clone(state),
+        })
+    }
+}
+
 impl SpanExporter for CountingExporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans = batch.len();
@@ -164,5 +170,53 @@ impl SpanExporter for CountingExporter {
 
     fn set_resource(&mut self, resource: &Resource) {
         self.exporter.set_resource(resource);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use waypost::{Environment, ServiceName};
+    use waypost_testkit::Logs;
+
+    use super::*;
+
+    /// Responds to one request, whose body is empty.
+    async fn respond(listener: &TcpListener, status: &str) {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut read = Vec::new();
+        while !read.ends_with(b"\r\n\r\n") {
+            read.push(stream.read_u8().await.unwrap());
+        }
+        let head = format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_outage_of_the_collector_and_its_end_are_logged_once_with_the_cause() {
+        let (logs, _guard) = Logs::take();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let environment = Environment::from_iter([("OTEL_EXPORTER_OTLP_ENDPOINT", &*url)]);
+        let service: ServiceName = "gateway".parse().unwrap();
+        let settings = Settings::read(&environment, &service).unwrap().unwrap();
+        let state = Arc::default();
+        let exporter = CountingExporter::new(&settings, &Config::default(), &state).unwrap();
+        for (status, is_exported) in [
+            ("200 OK", true),
+            ("400 Bad Request", false),
+            ("403 Forbidden", false),
+            ("200 OK", true),
+            ("200 OK", true),
+        ] {
+            let exporting = exporter.export(Vec::new());
+            let (exported, ()) = tokio::join!(exporting, respond(&listener, status));
+            assert_eq!(exported.is_ok(), is_exported, "{status}");
+        }
+        let failed = logs.lines(&["WARN", "spans can't be exported"]);
+        assert_eq!(failed.len(), 1, "{failed:?}");
+        assert!(failed[0].contains("the response was 400 Bad Request"));
+        assert_eq!(logs.lines(&["spans are exported again"]).len(), 1);
     }
 }

@@ -404,4 +404,73 @@ mod tests {
         assert_eq!(headers["authorization"], "Bearer x=");
         assert_eq!(headers.len(), 2);
     }
+
+    #[test]
+    fn the_variable_for_traces_takes_precedence_over_the_general_one() {
+        let settings = read(&[ENDPOINT]).unwrap().unwrap();
+        assert_eq!(settings.timeout, Duration::from_secs(10));
+        assert_eq!(settings.delay, Duration::from_secs(5));
+        assert_eq!((settings.queue, settings.batch), (2048, 512));
+        assert_eq!((settings.gzip, settings.ca_file), (false, None));
+        let general = [
+            ENDPOINT,
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "1"),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+            ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/ca.pem"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+            ("OTEL_BSP_SCHEDULE_DELAY", "7"),
+            ("OTEL_BSP_MAX_QUEUE_SIZE", "100"),
+        ];
+        let settings = read(&general).unwrap().unwrap();
+        assert_eq!(settings.timeout, Duration::from_millis(1));
+        assert_eq!(settings.delay, Duration::from_millis(7));
+        assert_eq!((settings.queue, settings.batch), (100, 100));
+        assert_eq!(settings.ca_file, Some("/ca.pem".into()));
+        assert!(settings.gzip);
+        let of_traces = [
+            ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "2"),
+            ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "none"),
+            ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "/own.pem"),
+            ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf"),
+            ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "100"),
+        ];
+        let settings = read(&[&general[..], &of_traces].concat()).unwrap().unwrap();
+        assert_eq!(settings.timeout, Duration::from_millis(2));
+        assert_eq!(settings.ca_file, Some("/own.pem".into()));
+        assert_eq!((settings.gzip, settings.batch), (false, 100));
+        let largest = [ENDPOINT, ("OTEL_BSP_MAX_QUEUE_SIZE", "1000000")];
+        let settings = read(&largest).unwrap().unwrap();
+        assert_eq!((settings.queue, settings.batch), (1_000_000, 512));
+        let larger = read(&[ENDPOINT, ("OTEL_BSP_MAX_QUEUE_SIZE", "1000001")]);
+        assert!(
+            larger
+                .unwrap_err()
+                .to_string()
+                .contains("OTEL_BSP_MAX_QUEUE_SIZE")
+        );
+    }
+
+    #[test]
+    fn the_sampler_is_the_one_with_that_name() {
+        for (name, argument, expected) in [
+            ("", "", "ParentBased(AlwaysOn)"),
+            ("always_on", "", "AlwaysOn"),
+            ("always_off", "", "AlwaysOff"),
+            ("traceidratio", "", "TraceIdRatioBased(1.0)"),
+            ("traceidratio", "0", "TraceIdRatioBased(0.0)"),
+            ("traceidratio", "0.25", "TraceIdRatioBased(0.25)"),
+            ("parentbased_always_on", "", "ParentBased(AlwaysOn)"),
+            ("parentbased_always_off", "", "ParentBased(AlwaysOff)"),
+            (
+                "parentbased_traceidratio",
+                "1",
+                "ParentBased(TraceIdRatioBased(1.0))",
+            ),
+        ] {
+            let sampler = ("OTEL_TRACES_SAMPLER", name);
+            let variables = [ENDPOINT, sampler, ("OTEL_TRACES_SAMPLER_ARG", argument)];
+            let settings = read(&variables).unwrap().unwrap();
+            assert_eq!(format!("{:?}", settings.sampler), expected);
+        }
+    }
 }

@@ -284,8 +284,30 @@ async fn a_cookie_keeps_a_client_at_its_instance_until_that_is_gone() {
     )
     .await;
     let origin = Origin::echo().await;
-    for id in ["a", "b", "c"] {
+    let ids = ["a", "b", "c"];
+    let mut cookies = Vec::new();
+    for id in ids {
         routed.gateway.add("shop", id, origin.address).await;
+        let alone = with_deadline("its own response", async {
+            loop {
+                let answer = routed.get("/shop/").await;
+                if answer.instance() == id {
+                    break answer;
+                }
+            }
+        });
+        let set = alone.await.header("set-cookie").to_owned();
+        cookies.push(set.split(';').next().unwrap().to_owned());
+        routed.gateway.memory.remove(&waypost::InstanceId::new(id));
+    }
+    for id in ids {
+        routed.gateway.add("shop", id, origin.address).await;
+    }
+    for (id, cookie) in ids.iter().zip(&cookies) {
+        for _ in 0..3 {
+            let answer = routed.get_with("/shop/", &[("cookie", cookie)]).await;
+            assert_eq!(answer.instance(), *id);
+        }
     }
     let first = routed.get("/shop/").await;
     let set = first.header("set-cookie").to_owned();

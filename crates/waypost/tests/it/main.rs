@@ -12,7 +12,6 @@ mod directory;
 mod global;
 mod grpc_server;
 mod kubernetes;
-mod logs;
 mod names;
 mod outages;
 mod registrars;

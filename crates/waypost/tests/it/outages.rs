@@ -9,9 +9,8 @@ use waypost::directory::{Directory, DirectoryOptions, Subscription};
 use waypost::provider::ServiceAnswer;
 use waypost::snapshot::Snapshot;
 use waypost::{Error, Health, Instance, ProviderError, ProviderErrorKind, ServiceName};
-use waypost_testkit::free_ports;
+use waypost_testkit::{Logs, free_ports};
 
-use crate::logs::Logs;
 use crate::scripted::{Item, ScriptedProvider, auth, instances, refused};
 
 const MINUTE: Duration = Duration::from_secs(60);

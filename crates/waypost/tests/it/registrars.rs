@@ -16,8 +16,8 @@ use waypost::{
     InstanceId, ProviderError, Registrar, RegistrationState, ServiceDiscoveryClient, ServiceName,
     ServiceRegistration,
 };
+use waypost_testkit::Logs;
 
-use crate::logs::Logs;
 use crate::scripted::auth;
 
 fn registration(port: u16) -> ServiceRegistration {

@@ -6,9 +6,9 @@ use tokio::time::advance;
 use waypost::Health;
 use waypost::balance::{BalancerOptions, RoundRobin, Selection};
 use waypost::outlier::{BalanceEvent, EjectionCause, OutlierDetection};
+use waypost_testkit::Logs;
 
 use super::fixture::{Fixture, instance, many, plain, settle};
-use crate::logs::Logs;
 
 #[tokio::test(start_paused = true)]
 async fn five_consecutive_failures_eject_and_a_successful_trial_readmits() {

@@ -10,10 +10,9 @@ use waypost::provider::Provider;
 use waypost::provider::consul::ConsulProvider;
 use waypost::{Check, Registrar, ServiceRegistration};
 use waypost_agent::Agent;
-use waypost_testkit::{Consul, free_ports, http_client};
+use waypost_testkit::{Consul, Logs, free_ports, http_client};
 
 use super::{TIMEOUT, until, web};
-use crate::logs::Logs;
 
 async fn get(consul: &Consul, path: &str) -> Value {
     let response = http_client().get(consul.url(path)).send().await.unwrap();

@@ -11,10 +11,9 @@ use waypost::provider::Provider;
 use waypost::provider::consul::ConsulProvider;
 use waypost::settings::Settings;
 use waypost::{Environment, Error, Registrar, RegistrationState, ServiceRegistration};
-use waypost_testkit::{Consul, ROOT_TOKEN, http_client};
+use waypost_testkit::{Consul, Logs, ROOT_TOKEN, http_client};
 
 use super::{TIMEOUT, web};
-use crate::logs::Logs;
 
 /// The rules that are needed to register and find `web`.
 const RULES: &str = r#"

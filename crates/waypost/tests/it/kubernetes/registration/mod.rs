@@ -19,9 +19,9 @@ use waypost::{
     ServiceRegistration,
 };
 use waypost_fake_kubernetes::ApiServer;
+use waypost_testkit::Logs;
 
 use super::{TIMEOUT, start_server};
-use crate::logs::Logs;
 
 fn provider(server: &ApiServer) -> Arc<KubernetesProvider> {
     Arc::new(super::provider(server))
