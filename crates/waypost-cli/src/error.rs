@@ -155,3 +155,151 @@ impl From<std::io::Error> for CommandError {
         Self::other(error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use waypost::ServiceName;
+
+    use super::*;
+
+    fn unreachable(provider: &str, kind: ProviderErrorKind, message: &str) -> Error {
+        Error::Unreachable {
+            service: None,
+            cause: ProviderError::new(provider, kind, message),
+        }
+    }
+
+    #[test]
+    fn an_error_says_what_to_do_and_has_an_exit_code_for_its_kind() {
+        let auth = || ServiceName::new("auth").unwrap();
+        let provider = || Arc::<str>::from("consul at http://localhost:8500");
+        let age = Duration::ZERO;
+        let refused = ProviderErrorKind::Unreachable;
+        let answered = ProviderErrorKind::InvalidResponse;
+        for (error, code, text) in [
+            (
+                Error::NoneHealthy {
+                    service: auth(),
+                    provider: provider(),
+                    age,
+                    instances: 1,
+                },
+                3,
+                "the instance of service \"auth\" is not healthy, according to consul at \
+                 http://localhost:8500; `waypost instances auth` shows why",
+            ),
+            (
+                Error::NoInstances {
+                    service: auth(),
+                    provider: provider(),
+                    age,
+                },
+                3,
+                "service \"auth\" has no instances, according to consul at http://localhost:8500; \
+                 start one, or see `waypost doctor auth`",
+            ),
+            (
+                Error::UnknownService {
+                    service: auth(),
+                    provider: provider(),
+                    age,
+                },
+                3,
+                "service \"auth\" is unknown to consul at http://localhost:8500",
+            ),
+            (
+                Error::TimedOut {
+                    service: Some(auth()),
+                    provider: provider(),
+                    waited: Duration::from_millis(1),
+                    cause: None,
+                },
+                4,
+                "service \"auth\": no answer from consul at http://localhost:8500 in 1ms; wait longer \
+                 with --timeout, or see `waypost doctor`",
+            ),
+            (
+                Error::NotAuthorised {
+                    service: None,
+                    cause: ProviderError::new("x", ProviderErrorKind::NotAuthorised, "403"),
+                },
+                5,
+                "not authorised: x: 403",
+            ),
+            (
+                unreachable(
+                    "consul at http://localhost:8500",
+                    refused,
+                    "Connection refused",
+                ),
+                4,
+                "no registry at http://localhost:8500 (connection refused); start one: waypost up",
+            ),
+            (
+                unreachable(
+                    "consul at http://consul:8500",
+                    refused,
+                    "connection refused",
+                ),
+                4,
+                "no registry at http://consul:8500 (connection refused); is it running? --registry \
+                 names another",
+            ),
+            (
+                unreachable("consul at http://consul:8500", refused, "no route"),
+                4,
+                "registry unreachable: consul at http://consul:8500: no route; see `waypost doctor`",
+            ),
+            (
+                unreachable("consul at http://localhost:80", answered, "404"),
+                4,
+                "no registry answers at http://localhost:80: 404; name another with --registry",
+            ),
+            (
+                unreachable("kubernetes at https://k", answered, "404"),
+                4,
+                "registry unreachable: kubernetes at https://k: 404",
+            ),
+            (Error::Config(ConfigError::new("PORT", "no")), 2, "PORT: no"),
+            (Error::WithinRuntime, 1, &Error::WithinRuntime.to_string()),
+        ] {
+            let error = CommandError::from(error);
+            assert_eq!(error.to_string(), text);
+            assert_eq!(error.exit_code(), ExitCode::from(code), "{text}");
+        }
+        let hinted = Box::new(Error::Config(ConfigError::new("PORT", "no")));
+        let hinted = CommandError::WithHint(hinted, "try 80".to_owned());
+        for (error, code, text) in [
+            (hinted, 2, "PORT: no; try 80"),
+            (CommandError::Invalid("a".to_owned()), 2, "a"),
+            (CommandError::NothingThere("b".to_owned()), 3, "b"),
+            (CommandError::Other("c".to_owned()), 1, "c"),
+            (CommandError::StdoutClosed, 0, "stdout is closed"),
+        ] {
+            assert_eq!(error.to_string(), text);
+            assert_eq!(error.exit_code(), ExitCode::from(code), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_of_this_machine_is_recognised_in_each_form() {
+        for (address, expected) in [
+            ("http://localhost:8500", true),
+            ("https://127.0.0.1:8501", true),
+            ("127.0.0.2:8500", true),
+            ("http://0.0.0.0:8500", true),
+            ("http://[::1]:8500", true),
+            ("http://[::]:8500", true),
+            ("localhost", true),
+            ("http://consul:8500", false),
+            ("http://localhost.example:8500", false),
+            ("http://192.0.2.1:8500", false),
+            ("http://[2001:db8::1]:8500", false),
+        ] {
+            assert_eq!(is_local(address), expected, "{address}");
+        }
+    }
+}

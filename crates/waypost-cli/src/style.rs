@@ -81,7 +81,7 @@ fn terminal_width() -> Option<usize> {
 }
 
 /// A text with a tone. Characters that could control the terminal are escaped.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Text {
     escaped: String,
     tone: Tone,
@@ -135,10 +135,10 @@ impl Text {
     }
 }
 
-/// Adds the escape sequences for a tone to a text.
-fn painted(text: &str, tone: Tone) -> String {
+/// Adds the escape sequences for a tone to a text, if it is printed in colour.
+fn painted(text: &str, tone: Tone, in_colour: bool) -> String {
     match tone.parameters() {
-        parameters if !parameters.is_empty() && has_colours() => {
+        parameters if !parameters.is_empty() && in_colour => {
             format!("\x1b[{parameters}m{text}\x1b[0m")
         }
         _ => text.to_owned(),
@@ -150,7 +150,10 @@ fn painted(text: &str, tone: Tone) -> String {
 /// # Errors
 /// The same as for [`print_verbatim`].
 pub(crate) fn print_texts(texts: &[Text]) -> Result<(), CommandError> {
-    let painted = texts.iter().map(|text| painted(&text.escaped, text.tone));
+    let in_colour = has_colours();
+    let painted = texts
+        .iter()
+        .map(|text| painted(&text.escaped, text.tone, in_colour));
     print_verbatim(&format!("{}\n", painted.collect::<String>()))
 }
 
@@ -232,16 +235,22 @@ impl Table {
     /// The same as for [`print_verbatim`].
     pub(crate) fn print(&self) -> Result<(), CommandError> {
         let limit = terminal_width().filter(|_| !self.is_wide);
+        for line in self.lines(limit, has_colours()) {
+            print_verbatim(&format!("{line}\n"))?;
+        }
+        Ok(())
+    }
+
+    /// The header and the rows, each with at most `limit` columns if its texts can be shortened.
+    pub(crate) fn lines(&self, limit: Option<usize>, in_colour: bool) -> Vec<String> {
         let headings = self
             .columns
             .iter()
             .map(|column| Text::toned(Tone::Heading, column.header));
         let headings: Vec<_> = headings.collect();
         let widths = self.widths(limit);
-        for row in [&headings].into_iter().chain(&self.rows) {
-            print_verbatim(&format!("{}\n", self.line(row, &widths)))?;
-        }
-        Ok(())
+        let rows = [&headings].into_iter().chain(&self.rows);
+        rows.map(|row| self.line(row, &widths, in_colour)).collect()
     }
 
     /// The width of each column; `None` for one that is not shown.
@@ -270,7 +279,7 @@ impl Table {
         }
     }
 
-    fn line(&self, row: &[Text], widths: &[Option<usize>]) -> String {
+    fn line(&self, row: &[Text], widths: &[Option<usize>], in_colour: bool) -> String {
         let cells = row.iter().zip(widths).zip(&self.columns);
         let mut line = String::new();
         let mut is_first = true;
@@ -284,7 +293,7 @@ impl Table {
             is_first = false;
             let text_shown = text.shortened(width);
             let padding = " ".repeat(width.saturating_sub(text_shown.width()));
-            let shown = painted(&text_shown, text.tone);
+            let shown = painted(&text_shown, text.tone, in_colour);
             if column.is_number {
                 line.push_str(&padding);
                 line.push_str(&shown);
@@ -309,7 +318,7 @@ mod tests {
         Column::new("TAGS").can_shrink(),
     ];
 
-    fn lines(is_wide: bool, limit: Option<usize>) -> Vec<String> {
+    fn table(is_wide: bool) -> Table {
         let mut table = Table::new(&COLUMNS, is_wide);
         table.row(["web-1", "1", "eu", "a,long,list,of,tags,東京"].map(Text::new));
         table.row([
@@ -318,12 +327,11 @@ mod tests {
             Text::none(),
             Text::none(),
         ]);
-        let widths = table.widths(limit);
         table
-            .rows
-            .iter()
-            .map(|row| table.line(row, &widths))
-            .collect()
+    }
+
+    fn lines(is_wide: bool, limit: Option<usize>) -> Vec<String> {
+        table(is_wide).lines(limit, false)
     }
 
     #[test]
@@ -331,6 +339,7 @@ mod tests {
         assert_eq!(
             lines(false, None),
             [
+                "ID       WEIGHT  TAGS",
                 "web-1         1  a,long,list,of,tags,東京",
                 "café-22     100  -",
             ]
@@ -342,12 +351,70 @@ mod tests {
         for line in lines(false, Some(32)) {
             assert!(line.width() <= 32, "{line}");
         }
-        assert!(lines(false, Some(32))[0].ends_with("a,long,list,of…"));
+        assert!(lines(false, Some(32))[1].ends_with("a,long,list,of…"));
+        // It fits exactly.
+        let whole = "web-1         1  a,long,list,of,tags,東京";
+        assert_eq!(lines(false, Some(whole.width()))[1], whole);
+        let cut = &lines(false, Some(whole.width() - 1))[1];
+        assert!(cut.ends_with("tags,東…"), "{cut}");
         assert_eq!(
-            lines(true, None)[0],
-            "web-1         1  eu    a,long,list,of,tags,東京"
+            lines(true, None)[..2],
+            [
+                "ID       WEIGHT  ZONE  TAGS",
+                "web-1         1  eu    a,long,list,of,tags,東京"
+            ]
         );
-        // Columns that can't shrink are never shortened.
-        assert!(lines(false, Some(5))[0].starts_with("web-1         1  "));
+        // Columns that can't shrink are never shortened, and others to 12 columns at least.
+        let narrow = &lines(false, Some(5))[1];
+        assert_eq!(narrow, "web-1         1  a,long,list…");
+    }
+
+    #[test]
+    fn the_widest_column_is_shortened_first() {
+        let columns = [Column::new("A").can_shrink(), Column::new("B").can_shrink()];
+        let mut table = Table::new(&columns, false);
+        table.row([Text::new("a".repeat(20)), Text::new("b".repeat(30))]);
+        let widths = |limit| table.widths(Some(limit));
+        assert_eq!(widths(52), [Some(20), Some(30)]);
+        assert_eq!(widths(45), [Some(20), Some(23)]);
+        assert_eq!(widths(40), [Some(19), Some(19)]);
+        assert_eq!(widths(1), [Some(12), Some(12)]);
+    }
+
+    #[test]
+    fn colours_show_the_meaning_of_a_text_and_take_up_no_columns() {
+        let columns = [Column::number("N"), Column::new("STATE")];
+        let mut table = Table::new(&columns, false);
+        table.row([Text::toned(Tone::Bad, 5), Text::toned(Tone::Good, "up")]);
+        table.row([Text::new(10), Text::none()]);
+        assert_eq!(
+            table.lines(None, true),
+            [
+                " \x1b[1mN\x1b[0m  \x1b[1mSTATE\x1b[0m",
+                " \x1b[31m5\x1b[0m  \x1b[32mup\x1b[0m",
+                "10  \x1b[2m-\x1b[0m",
+            ]
+        );
+        assert_eq!(table.lines(None, false), [" N  STATE", " 5  up", "10  -"]);
+        for (health, tone) in [
+            (Health::Passing, Tone::Good),
+            (Health::Unchecked, Tone::Plain),
+            (Health::Warning, Tone::Caution),
+            (Health::Draining, Tone::Caution),
+            (Health::Critical, Tone::Bad),
+        ] {
+            assert_eq!(Tone::from(health), tone);
+        }
+        let parameters = [Tone::Plain, Tone::Faint, Tone::Caution].map(Tone::parameters);
+        assert_eq!(parameters, ["", "2", "33"]);
+    }
+
+    #[test]
+    fn a_missing_text_is_a_dash_and_control_characters_are_escaped() {
+        assert_eq!(Text::or_none(Some("")), Text::none());
+        assert_eq!(Text::or_none(None::<u16>), Text::none());
+        assert_eq!(Text::or_none(Some(80)), Text::new("80"));
+        let text = Text::new("a\x1b[31mb");
+        assert!(!text.escaped.contains('\x1b'), "{text:?}");
     }
 }

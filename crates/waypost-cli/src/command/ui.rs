@@ -60,21 +60,25 @@ impl Ui {
         let listener = TcpListener::bind(address)
             .await
             .map_err(|error| listen_error(address, &error, "--port"))?;
-        let port = listener.local_addr().map_err(CommandError::other)?.port();
-        let host = if self.bind.is_loopback() || self.bind.is_unspecified() {
-            "localhost".to_owned()
-        } else {
-            SocketAddr::new(self.bind, port).ip().to_string()
-        };
+        let authority = authority(listener.local_addr().map_err(CommandError::other)?);
         // A fragment is sent to no server and is in no log.
         announce(format!(
-            "dashboard of {url}: http://{host}:{port}/#token={session}"
+            "dashboard of {url}: http://{authority}/#token={session}"
         ));
         tokio::select! {
             served = async { axum::serve(listener, app).await } => served.map_err(CommandError::other)?,
             () = shutdown_signal() => {}
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The host and port of a link to a listener, for a browser on this machine if it can be used there.
+fn authority(address: SocketAddr) -> String {
+    if address.ip().is_loopback() || address.ip().is_unspecified() {
+        format!("localhost:{}", address.port())
+    } else {
+        address.to_string()
     }
 }
 
@@ -98,7 +102,21 @@ fn registry_url(address: &str) -> Result<String, CommandError> {
 
 #[cfg(test)]
 mod tests {
-    use super::registry_url;
+    use super::{authority, registry_url};
+
+    #[test]
+    fn a_link_has_the_address_unless_it_is_that_of_this_machine() {
+        for (address, expected) in [
+            ("127.0.0.1:3000", "localhost:3000"),
+            ("[::1]:3000", "localhost:3000"),
+            ("0.0.0.0:3000", "localhost:3000"),
+            ("[::]:3000", "localhost:3000"),
+            ("192.0.2.1:80", "192.0.2.1:80"),
+            ("[2001:db8::1]:80", "[2001:db8::1]:80"),
+        ] {
+            assert_eq!(authority(address.parse().unwrap()), expected);
+        }
+    }
 
     #[test]
     fn a_registry_is_a_host_with_a_port_or_a_url() {

@@ -171,6 +171,46 @@ async fn a_consul_without_a_leader() {
     agent.kill().await.unwrap();
 }
 
+/// An agent that knows its leader, and fails at everything else.
+async fn failing_agent(leader: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = vec![0; 4096];
+            let count = stream.read(&mut request).await.unwrap();
+            let request = String::from_utf8_lossy(&request[..count]);
+            let (status, body) = if request.starts_with("GET /v1/status/leader") {
+                ("200 OK", format!("{leader:?}"))
+            } else {
+                ("500 Internal Server Error", "rpc error".to_owned())
+            };
+            let length = body.len();
+            let response = format!(
+                "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+            );
+            let _ = stream.write_all(response.as_bytes()).await;
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn permissions_that_can_not_be_determined() {
+    let address = failing_agent("127.0.0.1:8300").await;
+    let found = Diagnosis::of(doctor(&["--registry", &address])).await;
+    let what = "the permissions of the token can't be determined: ";
+    found.assert("warning", "permissions", what, "see the log of the agent");
+    found.assert("ok", "registry", "leader: 127.0.0.1:8300", "");
+
+    // Without a leader, that is no second problem.
+    let address = failing_agent("").await;
+    let found = Diagnosis::of(doctor(&["--registry", &address])).await;
+    found.assert("error", "registry", "has no leader", "start the missing");
+    let is_permission = |it: &&Value| it["subject"] == "permissions";
+    assert_eq!(found.findings.iter().filter(is_permission).count(), 0);
+}
+
 async fn http_get(url: &str) -> Option<()> {
     http()
         .get(url)
@@ -231,6 +271,20 @@ async fn missing_permissions_in_kubernetes() {
     let what = "finding services needs: watch services, watch endpointslices";
     found.assert("error", "permissions", what, "kind: Role\n");
     found.assert("error", "permissions", what, "kind: RoleBinding\n");
+
+    // A token that the cluster doesn't know.
+    let mut command = doctor(&[]);
+    let kubeconfig = std::fs::read_to_string(server.kubeconfig_of("weak").unwrap()).unwrap();
+    let mut kubeconfig: Value = serde_json::from_str(&kubeconfig).unwrap();
+    kubeconfig["users"][0]["user"] = json!({ "token": "expired" });
+    let folder = tempfile::tempdir().unwrap();
+    let expired = folder.path().join("config");
+    std::fs::write(&expired, kubeconfig.to_string()).unwrap();
+    command
+        .env("SERVICE_DISCOVERY_PROVIDER", "kubernetes")
+        .env("KUBECONFIG", expired);
+    let found = Diagnosis::of(command).await;
+    found.assert("error", "registry", "401", "kubectl auth whoami");
 
     // Everything is allowed in the namespace, nothing at the cluster scope.
     server.grant("weak", "demo", &manifest::read_rules(&["list", "watch"]));

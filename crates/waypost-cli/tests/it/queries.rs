@@ -99,6 +99,9 @@ async fn each_error_has_its_own_message_and_exit_code() {
     let empty = directory.path().join("empty.yaml");
     std::fs::write(&empty, "auth:\n  instances: []\n").unwrap();
     let empty = empty.to_str().unwrap();
+    let sick = directory.path().join("sick.yaml");
+    std::fs::write(&sick, "auth: {url: \"http://auth\", health: critical}\n").unwrap();
+    let sick = sick.to_str().unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let hanging = listener.local_addr().unwrap().to_string();
     for (arguments, variables, code, message) in [
@@ -149,7 +152,13 @@ async fn each_error_has_its_own_message_and_exit_code() {
             &["resolve", "x", "--registry", &hanging, "--timeout", "1ms"],
             &[],
             4,
-            "wait longer with --timeout",
+            "in 1ms; wait longer with --timeout",
+        ),
+        (
+            &["resolve", "auth"],
+            &[("SERVICE_DISCOVERY_CONFIG_FILE", sick)],
+            3,
+            "`waypost instances auth` shows why",
         ),
         (
             &["register", "x", "--port", "1"],

@@ -1,5 +1,6 @@
 //! `waypost registry`: starting a development server, installing, and configuring a cluster.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use tokio::time::{Instant, sleep};
@@ -86,6 +87,16 @@ async fn the_written_configuration_starts_a_cluster_with_tls_and_acls() {
     config.args(["--client", &format!("127.0.0.1:{}", ports[3])]);
     let written = config.output().await.unwrap();
     assert!(written.status.success(), "{written:?}");
+    // Only the owner can read the keys.
+    for name in ["server-1", "client-1", "secrets"] {
+        let folder = out.join(name);
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&folder), 0o700, "{name}");
+        for file in std::fs::read_dir(folder).unwrap() {
+            let path = file.unwrap().path();
+            assert_eq!(mode(&path), 0o600, "{}", path.display());
+        }
+    }
     // Existing files may be the only copy of the keys, and are never overwritten.
     assert_eq!(config.output().await.unwrap().status.code(), Some(1));
 

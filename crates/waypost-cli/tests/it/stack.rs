@@ -490,6 +490,14 @@ run = "sh -c 'echo no space >&2; sleep 600'"
         "{}",
         gone.stderr
     );
+    // Nothing new will be written.
+    let followed = folder.run(&["logs", "--follow"]).await;
+    assert_eq!((followed.code, &*followed.stdout), (Some(3), ""));
+    assert!(
+        followed.stderr.contains("start it: waypost up"),
+        "{}",
+        followed.stderr
+    );
     // The output is still available.
     let kept = folder.run(&["logs", "cleaner", "--grep", "space"]).await;
     assert_eq!(kept.stdout, "cleaner  no space\n");

@@ -1,6 +1,6 @@
 //! `waypost logs`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -97,8 +97,8 @@ impl Logs {
     }
 
     /// Prints the stored output of the last runs.
-    fn print_kept(&self, file: &std::path::Path) -> CommandResult {
-        let folder = file.parent().unwrap_or(std::path::Path::new("."));
+    fn print_kept(&self, file: &Path) -> CommandResult {
+        let folder = file.parent().unwrap_or(Path::new("."));
         let folder = log_folder(folder);
         let known = LogFiles::services(&folder);
         if known.is_empty() {
@@ -109,12 +109,18 @@ impl Logs {
                 folder.display()
             )));
         }
+        self.print_all(&self.kept_lines(&folder, &known)?)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// The stored lines of these services that are wanted, oldest first.
+    fn kept_lines(&self, folder: &Path, known: &[String]) -> Result<Vec<LineView>, CommandError> {
         let since = self.since.as_deref().map(time).transpose()?;
         let wanted = self.grep.as_ref().map(|text| text.to_lowercase());
         let mut lines: Vec<LineView> = known
             .iter()
             .flat_map(|service| {
-                let kept = LogFiles::read(&folder, service);
+                let kept = LogFiles::read(folder, service);
                 kept.into_iter()
                     .map(move |line| (line.at, line.view(service)))
             })
@@ -136,8 +142,7 @@ impl Logs {
         // The times have the same format, so they can be compared as strings.
         lines.sort_by(|a, b| a.time.cmp(&b.time));
         lines.drain(..lines.len().saturating_sub(self.lines));
-        self.print_all(&lines)?;
-        Ok(ExitCode::SUCCESS)
+        Ok(lines)
     }
 
     fn print_all(&self, lines: &[LineView]) -> Result<(), CommandError> {
@@ -150,21 +155,26 @@ impl Logs {
         if self.json {
             return print_json(&json!(line));
         }
-        let name = Text::toned(Tone::Faint, format_args!("{:width$}  ", line.instance));
-        let tone = match (line.stream, line.level) {
-            (LineStream::Event, _) => Tone::Faint,
-            (_, Some(Level::Error)) => Tone::Bad,
-            (_, Some(Level::Warn)) => Tone::Caution,
-            _ => Tone::Plain,
-        };
-        let mark = if line.stream == LineStream::Event {
-            "── "
-        } else {
-            ""
-        };
-        let text = printable(&line.text, false);
-        print_texts(&[name, Text::toned(tone, format_args!("{mark}{text}"))])
+        print_texts(&texts(line, width))
     }
+}
+
+/// A line as it is printed: the name of its instance with this width, and its text.
+fn texts(line: &LineView, width: usize) -> [Text; 2] {
+    let name = Text::toned(Tone::Faint, format_args!("{:width$}  ", line.instance));
+    let tone = match (line.stream, line.level) {
+        (LineStream::Event, _) => Tone::Faint,
+        (_, Some(Level::Error)) => Tone::Bad,
+        (_, Some(Level::Warn)) => Tone::Caution,
+        _ => Tone::Plain,
+    };
+    let mark = if line.stream == LineStream::Event {
+        "── "
+    } else {
+        ""
+    };
+    let text = printable(&line.text, false);
+    [name, Text::toned(tone, format_args!("{mark}{text}"))]
 }
 
 /// Parses a time, or a duration before now.
@@ -178,4 +188,136 @@ fn time(text: &str) -> Result<SystemTime, CommandError> {
              2026-01-31T12:00:00Z"
             ))
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn logs(services: &[&str]) -> Logs {
+        Logs {
+            services: services.iter().map(|name| (*name).to_owned()).collect(),
+            follow: false,
+            since: None,
+            level: None,
+            grep: None,
+            lines: 200,
+            json: false,
+            file: None,
+        }
+    }
+
+    #[test]
+    fn the_request_has_the_options_that_were_given() {
+        assert_eq!(logs(&[]).path(), "/api/logs?n=200&follow=false");
+        let all = Logs {
+            follow: true,
+            since: Some("10m".to_owned()),
+            level: Some(Level::Warn),
+            grep: Some("a b&c".to_owned()),
+            lines: 5,
+            ..logs(&["web", "orders-1"])
+        };
+        let expected = "/api/logs?n=5&follow=true&service=web%2Corders%2D1&since=10m&level=warn\
+                        &q=a%20b%26c";
+        assert_eq!(all.path(), expected);
+    }
+
+    #[test]
+    fn stored_lines_are_selected_like_those_of_a_running_stack() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        write(
+            "web.log",
+            "2026-01-31T12:00:01.000Z web-1 stdout INFO one\n\
+             2026-01-31T12:00:03.000Z web-2 stderr ERROR three\n",
+        );
+        write(
+            "orders.log",
+            "2026-01-31T12:00:02.000Z orders stdout WARN Two\n\
+             2026-01-31T12:00:04.000Z orders event stopped\n",
+        );
+        let known = ["orders", "web"].map(str::to_owned);
+        let texts = |logs: Logs| {
+            let lines = logs.kept_lines(dir.path(), &known).unwrap();
+            lines
+                .into_iter()
+                .map(|line| line.text)
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        let since = |since: &str| Logs {
+            since: Some(since.to_owned()),
+            ..logs(&[])
+        };
+        let level = |level| Logs {
+            level: Some(level),
+            ..logs(&[])
+        };
+        let grep = |text: &str| Logs {
+            grep: Some(text.to_owned()),
+            ..logs(&[])
+        };
+        let lines = |lines| Logs { lines, ..logs(&[]) };
+        for (logs, expected) in [
+            (logs(&[]), "INFO one, WARN Two, ERROR three, stopped"),
+            (logs(&["web"]), "INFO one, ERROR three"),
+            (logs(&["web-2", "orders"]), "WARN Two, ERROR three, stopped"),
+            (logs(&["we"]), ""),
+            (since("2026-01-31T12:00:03Z"), "ERROR three, stopped"),
+            (since("2026-01-31T12:00:03.001Z"), "stopped"),
+            (level(Level::Error), "ERROR three"),
+            (level(Level::Warn), "WARN Two, ERROR three"),
+            (grep("tWO"), "WARN Two"),
+            (lines(2), "ERROR three, stopped"),
+            (lines(0), ""),
+        ] {
+            assert_eq!(texts(logs), expected);
+        }
+        let error = since("soon").kept_lines(dir.path(), &known).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("--since: \"soon\" is neither"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_time_is_a_duration_before_now_or_a_date() {
+        let noon = SystemTime::UNIX_EPOCH + Duration::from_secs(1_769_860_800);
+        assert_eq!(time("2026-01-31T12:00:00Z").unwrap(), noon);
+        assert_eq!(time("2026-01-31 12:00:00").unwrap(), noon);
+        let ago = time("1h").unwrap().elapsed().unwrap();
+        assert!(ago >= Duration::from_secs(3600), "{ago:?}");
+    }
+
+    #[test]
+    fn a_line_is_coloured_by_its_level_and_marked_if_it_is_an_event() {
+        for (stream, level, tone, text) in [
+            (LineStream::Stdout, None, Tone::Plain, "text"),
+            (LineStream::Stdout, Some(Level::Info), Tone::Plain, "text"),
+            (LineStream::Stderr, Some(Level::Warn), Tone::Caution, "text"),
+            (LineStream::Stdout, Some(Level::Error), Tone::Bad, "text"),
+            (
+                LineStream::Event,
+                Some(Level::Error),
+                Tone::Faint,
+                "── text",
+            ),
+        ] {
+            let line: LineView = serde_json::from_value(json!({
+                "id": 1, "time": "", "service": "web", "instance": "web-1", "stream": stream,
+                "level": level, "text": "\u{1b}[31mtext",
+            }))
+            .unwrap();
+            let expected = [
+                Text::toned(Tone::Faint, "web-1     "),
+                Text::toned(tone, text),
+            ];
+            assert_eq!(texts(&line, 8), expected, "{stream:?} {level:?}");
+        }
+    }
 }

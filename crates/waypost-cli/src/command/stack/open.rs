@@ -86,3 +86,41 @@ pub(crate) fn open_in_browser(url: &str) {
         .stderr(Stdio::null())
         .spawn();
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_service_is_opened_at_its_own_address() {
+        let service = |name: &str, address: Option<&str>| {
+            json!({
+                "name": name, "kind": "process", "state": "ready", "since": "", "ready": 1,
+                "wanted": 1, "restarts": 0, "after": [], "uses": [], "links": {}, "profiles": [],
+                "instances": [], "address": address, "url": "http://localhost:8000/web/",
+            })
+        };
+        let stack: StackView = serde_json::from_value(json!({
+            "schema": 1, "name": "shop", "directory": "/", "started_at": "", "event_id": 1, "pid": 1,
+            "registry": "http://r",
+            "services": [service("worker", None), service("web", Some("localhost:4100"))],
+        }))
+        .unwrap();
+        assert_eq!(
+            service_url(&stack, "web").unwrap(),
+            "http://localhost:4100/"
+        );
+        for (name, expected) in [
+            ("worker", "worker has no port to open"),
+            ("wbe", "the stack has no service \"wbe\"; did you mean web?"),
+            ("database", "the stack has no service \"database\""),
+        ] {
+            match service_url(&stack, name) {
+                Err(CommandError::NothingThere(message)) => assert_eq!(message, expected),
+                result => panic!("{result:?}"),
+            }
+        }
+    }
+}

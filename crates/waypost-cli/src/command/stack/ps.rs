@@ -102,38 +102,42 @@ impl Ps {
             }
             Format::Table | Format::Wide => {}
         }
-        let is_wide = format == Format::Wide;
-        let mut table = Table::new(
-            &[
-                Column::new("SERVICE"),
-                Column::new("STATE"),
-                Column::new("READY"),
-                Column::new("ADDRESS"),
-                Column::new("UPTIME"),
-                Column::number("RESTARTS"),
-                Column::number("CPU"),
-                Column::number("MEM"),
-                Column::number("PID").wide_only(),
-                Column::new("URL").wide_only(),
-                Column::new("WHY").can_shrink(),
-            ],
-            is_wide,
-        );
-        for service in &stack.services {
-            row(&mut table, service, is_wide);
-        }
-        table.print()
+        table(&stack.services, format == Format::Wide, SystemTime::now()).print()
     }
 }
 
-fn row(table: &mut Table, service: &ServiceView, is_wide: bool) {
+/// The table of the services; a wide one has a row for each of several instances as well.
+fn table(services: &[ServiceView], is_wide: bool, now: SystemTime) -> Table {
+    let mut table = Table::new(
+        &[
+            Column::new("SERVICE"),
+            Column::new("STATE"),
+            Column::new("READY"),
+            Column::new("ADDRESS"),
+            Column::new("UPTIME"),
+            Column::number("RESTARTS"),
+            Column::number("CPU"),
+            Column::number("MEM"),
+            Column::number("PID").wide_only(),
+            Column::new("URL").wide_only(),
+            Column::new("WHY").can_shrink(),
+        ],
+        is_wide,
+    );
+    for service in services {
+        row(&mut table, service, is_wide, now);
+    }
+    table
+}
+
+fn row(table: &mut Table, service: &ServiceView, is_wide: bool, now: SystemTime) {
     let pids: Vec<String> = pids(&service.instances);
     table.row([
         Text::new(&service.name),
         state(service.state),
         Text::new(format_args!("{}/{}", service.ready, service.wanted)),
         Text::or_none(service.address.as_deref()),
-        Text::or_none(uptime(service)),
+        Text::or_none(uptime(service, now)),
         Text::new(service.restarts),
         Text::or_none(service.cpu_percent.map(|percent| format!("{percent} %"))),
         Text::or_none(service.memory_bytes.map(memory)),
@@ -148,7 +152,7 @@ fn row(table: &mut Table, service: &ServiceView, is_wide: bool) {
                 state(instance.state),
                 Text::none(),
                 Text::or_none(instance.port.map(|port| format!("localhost:{port}"))),
-                Text::or_none(since(instance.started_at.as_deref())),
+                Text::or_none(since(instance.started_at.as_deref(), now)),
                 Text::new(instance.restarts),
                 Text::or_none(instance.cpu_percent.map(|percent| format!("{percent} %"))),
                 Text::or_none(instance.memory_bytes.map(memory)),
@@ -193,7 +197,7 @@ pub(super) fn state(state: ServiceState) -> Text {
 }
 
 /// How long the service has been ready.
-fn uptime(service: &ServiceView) -> Option<String> {
+fn uptime(service: &ServiceView, now: SystemTime) -> Option<String> {
     let is_up = matches!(
         service.state,
         ServiceState::Ready | ServiceState::Running | ServiceState::Degraded
@@ -203,17 +207,174 @@ fn uptime(service: &ServiceView) -> Option<String> {
         .iter()
         .filter_map(|it| it.started_at.as_deref())
         .min();
-    since(oldest.filter(|_| is_up))
+    since(oldest.filter(|_| is_up), now)
 }
 
-fn since(time: Option<&str>) -> Option<String> {
+fn since(time: Option<&str>, now: SystemTime) -> Option<String> {
     let time = humantime::parse_rfc3339(time?).ok()?;
-    let elapsed = SystemTime::now()
-        .duration_since(time)
-        .unwrap_or(Duration::ZERO);
+    let elapsed = now.duration_since(time).unwrap_or(Duration::ZERO);
     Some(rounded(elapsed))
 }
 
 fn memory(bytes: u64) -> String {
     format!("{}M", bytes / (1024 * 1024))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(state: &str, more: serde_json::Value) -> ServiceView {
+        let mut service = json!({
+            "name": "web", "kind": "process", "state": state, "since": "2026-01-31T12:00:00Z",
+            "ready": 1, "wanted": 2, "restarts": 0, "after": [], "uses": [], "links": {},
+            "profiles": [], "instances": [],
+        });
+        for (key, value) in more.as_object().unwrap() {
+            service[key] = value.clone();
+        }
+        serde_json::from_value(service).unwrap()
+    }
+
+    fn instance(id: &str, started_at: Option<&str>) -> serde_json::Value {
+        json!({
+            "id": id, "state": "ready", "since": "2026-01-31T12:00:00Z", "pid": 7, "port": 4100,
+            "restarts": 2, "cpu_percent": 1.5, "memory_bytes": 3 * 1024 * 1024 - 1,
+            "why": "for a reason", "started_at": started_at,
+        })
+    }
+
+    fn lines(service: &ServiceView, is_wide: bool) -> Vec<String> {
+        let now = humantime::parse_rfc3339("2026-01-31T13:00:05Z").unwrap();
+        table(std::slice::from_ref(service), is_wide, now).lines(None, false)
+    }
+
+    /// The cells of a row, which are separated by at least two spaces.
+    fn cells(line: &str) -> Vec<&str> {
+        line.split("  ")
+            .map(str::trim)
+            .filter(|cell| !cell.is_empty())
+            .collect()
+    }
+
+    #[test]
+    fn a_service_has_a_row_and_in_a_wide_table_each_of_several_instances_too() {
+        let first = instance("web-1", Some("2026-01-31T13:00:00Z"));
+        let second = instance("web-2", Some("2026-01-31T12:30:00Z"));
+        let more = json!({
+            "address": "localhost:4100", "restarts": 3, "cpu_percent": 2.0,
+            "memory_bytes": 5 * 1024 * 1024, "url": "http://localhost:8000/web/",
+            "why": "exited", "last_error": "no database", "instances": [first, second],
+        });
+        let web = service("degraded", more);
+        let narrow = lines(&web, false);
+        assert_eq!(narrow.len(), 2, "{narrow:#?}");
+        let head = "SERVICE STATE READY ADDRESS UPTIME RESTARTS CPU MEM WHY";
+        assert_eq!(cells(&narrow[0]).join(" "), head);
+        assert_eq!(
+            cells(&narrow[1]),
+            [
+                "web",
+                "▲ degraded",
+                "1/2",
+                "localhost:4100",
+                "30m 5s",
+                "3",
+                "2 %",
+                "5M",
+                "exited: no database",
+            ]
+        );
+        let wide = lines(&web, true);
+        assert_eq!(wide.len(), 4, "{wide:#?}");
+        let ends: Vec<_> = cells(&wide[1]).into_iter().skip(8).collect();
+        assert_eq!(
+            ends,
+            ["7,7", "http://localhost:8000/web/", "exited: no database"]
+        );
+        assert_eq!(
+            cells(&wide[2]),
+            [
+                "web-1",
+                "● ready",
+                "-",
+                "localhost:4100",
+                "5s",
+                "2",
+                "1.5 %",
+                "2M",
+                "7",
+                "-",
+                "for a reason",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_single_instance_has_no_row_and_missing_values_are_dashes() {
+        let one = service(
+            "stopped",
+            json!({ "instances": [instance("web", Some("2026-01-31T12:00:00Z"))] }),
+        );
+        let wide = lines(&one, true);
+        assert_eq!(wide.len(), 2, "{wide:#?}");
+        // It is not up.
+        let expected = [
+            "web",
+            "○ stopped",
+            "1/2",
+            "-",
+            "-",
+            "0",
+            "-",
+            "-",
+            "7",
+            "-",
+            "-",
+        ];
+        assert_eq!(cells(&wide[1]), expected);
+        for (state, uptime) in [("ready", "1h"), ("running", "1h"), ("failed", "-")] {
+            let one = service(
+                state,
+                json!({ "instances": [instance("web", Some("2026-01-31T12:00:05Z"))] }),
+            );
+            assert_eq!(cells(&lines(&one, false)[1])[4], uptime, "{state}");
+        }
+        // The clock was set back.
+        let early = service(
+            "ready",
+            json!({ "instances": [instance("web", Some("2026-01-31T14:00:00Z"))] }),
+        );
+        assert_eq!(cells(&lines(&early, false)[1])[4], "0s");
+    }
+
+    #[test]
+    fn each_state_has_a_sign_of_its_kind() {
+        for (sign, states) in [
+            ("●", &["ready", "running"][..]),
+            ("✓", &["completed"]),
+            ("✗", &["crash-looping", "failed", "unreachable"]),
+            ("▲", &["degraded"]),
+            ("◌", &["building", "starting", "waiting"]),
+            ("○", &["stopping", "stopped", "disabled"]),
+        ] {
+            for name in states {
+                let line = &lines(&service(name, json!({})), false)[1];
+                assert_eq!(cells(line)[1], format!("{sign} {name}"));
+            }
+        }
+    }
+
+    #[test]
+    fn the_reason_has_the_last_error_if_there_is_one() {
+        for (why, error, expected) in [
+            (Some("exited"), Some("no mail"), Some("exited: no mail")),
+            (Some("exited"), None, Some("exited")),
+            (None, Some("no mail"), None),
+            (None, None, None),
+        ] {
+            let service = service("failed", json!({ "why": why, "last_error": error }));
+            assert_eq!(super::why(&service).as_deref(), expected);
+        }
+    }
 }

@@ -117,3 +117,74 @@ fn is_pending(service: &ServiceView, stack: &StackView) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn service(name: &str, state: &str, ready: usize, after: &[&str], instances: &[&str]) -> Value {
+        let instance = |state: &&str| json!({ "id": "x", "state": state, "since": "2026-01-31T12:00:00Z", "restarts": 0 });
+        json!({
+            "name": name, "kind": "process", "state": state, "since": "2026-01-31T12:00:00Z",
+            "ready": ready, "wanted": 1, "restarts": 0, "after": after, "uses": [], "links": {},
+            "profiles": [], "instances": instances.iter().map(instance).collect::<Vec<_>>(),
+        })
+    }
+
+    /// Whether the first of these services is pending.
+    fn is_first_pending(services: &[Value]) -> bool {
+        let stack: StackView = serde_json::from_value(json!({
+            "schema": 1, "name": "shop", "directory": "/", "started_at": "2026-01-31T12:00:00Z",
+            "event_id": 1, "pid": 1, "registry": "http://r", "services": services,
+        }))
+        .unwrap();
+        is_pending(&stack.services[0], &stack)
+    }
+
+    #[test]
+    fn a_service_is_waited_for_as_long_as_it_may_become_ready_by_itself() {
+        for (state, ready, instances, expected) in [
+            ("building", 0, &[][..], true),
+            ("starting", 0, &[], true),
+            ("stopping", 0, &[], true),
+            // A one-time task.
+            ("running", 0, &[], true),
+            ("running", 1, &[], false),
+            ("degraded", 0, &["ready", "starting"], true),
+            ("degraded", 0, &["building"], true),
+            ("degraded", 0, &["ready", "failed"], false),
+            ("ready", 1, &[], false),
+            ("completed", 1, &[], false),
+            ("failed", 0, &[], false),
+            ("crash-looping", 0, &[], false),
+            ("unreachable", 0, &[], false),
+            ("stopped", 0, &[], false),
+            ("disabled", 0, &[], false),
+        ] {
+            let service = service("web", state, ready, &[], instances);
+            assert_eq!(is_first_pending(&[service]), expected, "{state} {ready}");
+        }
+    }
+
+    #[test]
+    fn a_service_that_waits_is_waited_for_if_what_it_waits_for_is() {
+        let web = service("web", "waiting", 0, &["db"], &[]);
+        for (db, ready, expected) in [
+            ("starting", 0, true),
+            // It starts any moment now.
+            ("ready", 1, true),
+            ("failed", 0, false),
+        ] {
+            let db = service("db", db, ready, &[], &[]);
+            assert_eq!(is_first_pending(&[web.clone(), db]), expected);
+        }
+        let db = service("db", "waiting", 0, &["disk"], &[]);
+        for (disk, expected) in [("building", true), ("stopped", false)] {
+            let disk = service("disk", disk, 0, &[], &[]);
+            assert_eq!(is_first_pending(&[web.clone(), db.clone(), disk]), expected);
+        }
+        assert!(!is_first_pending(&[web]));
+    }
+}

@@ -283,3 +283,225 @@ fn unknown_service(file: &StackFile, name: &str) -> CommandError {
     let path = file.path().display();
     CommandError::Invalid(format!("there is no service {name:?} in {path}; {advice}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SERVICES: &str = r#"
+        name = "shop"
+        [waypost]
+        registry-port = 8600
+        gateway = 8100
+        dashboard = 3100
+        [services.web]
+        run = "web"
+        port = 4100
+        open = true
+        [services.named]
+        run = "named"
+        port = 4200
+        register = { name = "other", tags = ["v1"] }
+        [services.hidden]
+        run = "hidden"
+        port = 4300
+        register = false
+        [services.own]
+        run = "own"
+        port = 4400
+        register = "self"
+        [services.worker]
+        run = "worker"
+        [services.migrate]
+        run = "migrate"
+        port = 4500
+        once = true
+        [services.db]
+        external = "[::1]:5432"
+        [services.docs]
+        run = "docs"
+        port = 4600
+        open = true
+        profiles = ["docs"]
+    "#;
+
+    /// The stack of these services, with a folder that has to be kept.
+    fn read(
+        services: &str,
+        registry: Option<&str>,
+        profiles: &[&str],
+    ) -> (Result<FileStack, CommandError>, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("waypost.toml");
+        std::fs::write(&path, services).unwrap();
+        let profiles: Vec<_> = profiles.iter().map(|name| (*name).to_owned()).collect();
+        let selection = Selection {
+            services: &[],
+            profiles: &profiles,
+            alone: false,
+        };
+        let registry = registry.map(|text| text.parse().unwrap());
+        (FileStack::read(&path, registry, &selection), dir)
+    }
+
+    fn stack() -> (FileStack, tempfile::TempDir) {
+        let (stack, dir) = read(SERVICES, None, &[]);
+        (stack.unwrap(), dir)
+    }
+
+    #[track_caller]
+    fn assert_refused(result: Result<(), CommandError>, expected: &str) {
+        match result {
+            Err(CommandError::Invalid(message)) => assert!(message.contains(expected), "{message}"),
+            result => panic!("{result:?}"),
+        }
+    }
+
+    #[test]
+    fn a_port_is_set_for_waypost_or_for_a_program() {
+        let (mut stack, _dir) = stack();
+        for (name, port) in [
+            ("registry", 1),
+            ("gateway", 2),
+            ("dashboard", 3),
+            ("web", 4),
+        ] {
+            stack.set_port(name, port).unwrap();
+        }
+        let about = stack.about();
+        assert_eq!(about.registry, "http://localhost:1");
+        assert_eq!(about.gateway.as_deref(), Some("http://localhost:2"));
+        assert_eq!(about.dashboard.as_deref(), Some("http://localhost:3"));
+        assert_eq!(stack.registry_address(), "127.0.0.1:1");
+        assert_eq!(stack.dashboard(), Some(SocketAddr::new(HOST, 3)));
+        assert_eq!(stack.ports, BTreeMap::from([("web".to_owned(), 4)]));
+        assert_eq!(stack.pages(), ["http://localhost:4/"]);
+        assert_refused(
+            stack.set_port("wbe", 5),
+            "--port: there is no service \"wbe\" in ",
+        );
+        assert_refused(stack.set_port("wbe", 5), "did you mean web?");
+        assert_refused(
+            stack.set_port("zzzzz", 5),
+            "the services are web, named, hidden",
+        );
+        assert_refused(stack.set_port("db", 5), "--port: db is external");
+    }
+
+    #[test]
+    fn the_port_of_a_registry_that_runs_already_is_part_of_its_address() {
+        for registry in ["consul:8500", "[::1]:8500"] {
+            let (stack, _dir) = read(SERVICES, Some(registry), &[]);
+            let mut stack = stack.unwrap();
+            assert_refused(stack.set_port("registry", 1), "the port is already given");
+            assert_eq!(stack.registry_address(), registry);
+            assert_eq!(stack.about().registry, format!("http://{registry}"));
+        }
+        // The option takes precedence over the file.
+        let at = "[waypost]\nregistry = \"consul:8500\"\n";
+        let (stack, _dir) = read(at, Some("embedded"), &[]);
+        assert!(stack.unwrap().registry.is_started());
+        let (stack, _dir) = read(at, None, &[]);
+        assert_eq!(stack.unwrap().registry_address(), "consul:8500");
+    }
+
+    #[test]
+    fn the_number_of_instances_is_set_for_programs_that_keep_running() {
+        let (mut stack, _dir) = stack();
+        stack.set_replicas("web", 3).unwrap();
+        assert_eq!(stack.replicas, BTreeMap::from([("web".to_owned(), 3)]));
+        assert_refused(
+            stack.set_replicas("migrate", 2),
+            "--scale: migrate is a one-time task",
+        );
+        assert_refused(stack.set_replicas("db", 2), "--scale: db is external");
+        assert_refused(
+            stack.set_replicas("x", 2),
+            "--scale: there is no service \"x\"",
+        );
+    }
+
+    #[test]
+    fn the_pages_of_services_that_are_started_and_opened_are_opened() {
+        let (stack, _dir) = stack();
+        assert_eq!(stack.pages(), ["http://localhost:4100/"]);
+        let (with_docs, _dir) = read(SERVICES, None, &["docs"]);
+        let pages = with_docs.unwrap().pages();
+        assert_eq!(pages, ["http://localhost:4600/", "http://localhost:4100/"]);
+        let free = "[services.web]\nrun = \"web\"\nport = 0\nopen = true\n";
+        let (stack, _dir) = read(free, None, &[]);
+        assert_eq!(stack.unwrap().pages(), [""; 0]);
+    }
+
+    #[test]
+    fn programs_with_an_address_are_registered_unless_the_file_says_otherwise() {
+        let (stack, _dir) = stack();
+        let all = stack.on_behalf();
+        let names: Vec<_> = all.keys().map(String::as_str).collect();
+        // A task is not there long enough to be found.
+        assert_eq!(names, ["db", "docs", "named", "web"]);
+        assert_eq!(all["db"].host.as_deref(), Some("::1"));
+        assert_eq!(all["web"].host, None);
+        assert_eq!(all["web"].details.name, None);
+        assert_eq!(all["named"].details.name.as_deref(), Some("other"));
+        assert_eq!(all["named"].details.tags, ["v1"]);
+    }
+
+    #[test]
+    fn only_ports_that_are_in_use_are_replaced_by_free_ones() {
+        let taken = std::net::TcpListener::bind((HOST, 0)).unwrap();
+        let taken = taken
+            .local_addr()
+            .map(|address| (address.port(), taken))
+            .unwrap();
+        let [registry, gateway, web] = [(); 3].map(|()| free_port(HOST).unwrap());
+        let text = format!(
+            "[waypost]\nregistry-port = {registry}\ngateway = {gateway}\ndashboard = {}\n\
+             [services.web]\nrun = \"web\"\nport = {web}\n\
+             [services.any]\nrun = \"any\"\nport = 0\n\
+             [services.worker]\nrun = \"worker\"\n",
+            taken.0
+        );
+        let (stack, _dir) = read(&text, None, &[]);
+        let mut stack = stack.unwrap();
+        stack.choose_free_ports().unwrap();
+        assert_eq!(
+            (stack.registry.port, stack.gateway),
+            (registry, Some(gateway))
+        );
+        assert_ne!(stack.dashboard, Some(taken.0));
+        let expected = BTreeMap::from([("any".to_owned(), 0), ("web".to_owned(), web)]);
+        assert_eq!(stack.ports, expected);
+        // A port that was given is replaced as well, and that of a registry elsewhere is not.
+        stack.set_port("web", taken.0).unwrap();
+        stack.set_port("registry", taken.0).unwrap();
+        stack.choose_free_ports().unwrap();
+        assert_ne!(stack.ports["web"], taken.0);
+        assert_ne!(stack.registry.port, taken.0);
+        stack.registry = Registry::new(format!("consul:{}", taken.0).parse().unwrap(), 1);
+        stack.choose_free_ports().unwrap();
+        assert_eq!(stack.registry.port, taken.0);
+    }
+
+    #[test]
+    fn the_stack_has_its_name_its_file_and_the_services_in_order() {
+        let (stack, dir) = stack();
+        let about = stack.about();
+        assert_eq!(about.name, "shop");
+        assert_eq!(
+            about.file.as_deref(),
+            Some(&*dir.path().join("waypost.toml"))
+        );
+        assert_eq!(about.directory, dir.path());
+        let off = "[waypost]\ngateway = false\ndashboard = false\n";
+        let (stack, _dir) = read(off, None, &[]);
+        let stack = stack.unwrap();
+        assert_eq!(
+            (stack.about().gateway, stack.about().dashboard),
+            (None, None)
+        );
+        assert_eq!(stack.dashboard(), None);
+        let (unknown, _dir) = read("[services.a]\nrun = 1\n", None, &[]);
+        assert!(matches!(unknown, Err(CommandError::Invalid(_))));
+    }
+}

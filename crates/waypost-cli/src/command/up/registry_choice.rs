@@ -26,8 +26,43 @@ impl FromStr for RegistryChoice {
 fn parse_address(text: &str) -> Option<RegistryChoice> {
     let (host, port) = text.rsplit_once(':')?;
     let port = port.parse().ok().filter(|port| *port != 0)?;
-    Some(RegistryChoice::At {
+    let is_host = !host.is_empty() && !host.contains(['/', ' ', '@']);
+    is_host.then(|| RegistryChoice::At {
         host: host.to_owned(),
         port,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_is_started_or_has_a_host_and_a_port() {
+        let at = |host: &str| RegistryChoice::At {
+            host: host.to_owned(),
+            port: 8500,
+        };
+        for (text, choice) in [
+            ("embedded", RegistryChoice::Embedded),
+            ("consul", RegistryChoice::Consul),
+            ("consul:8500", at("consul")),
+            ("[::1]:8500", at("[::1]")),
+        ] {
+            assert_eq!(text.parse(), Ok(choice));
+        }
+        for text in [
+            "",
+            "etcd",
+            "consul:",
+            ":8500",
+            "consul:0",
+            "http://consul:8500",
+            "me@c:8500",
+        ] {
+            let error = text.parse::<RegistryChoice>().unwrap_err();
+            let expected = format!("{text:?}: use embedded, consul or HOST:PORT");
+            assert_eq!(error, expected);
+        }
+    }
 }

@@ -53,14 +53,16 @@ struct Filter {
 
 impl Filter {
     fn accepts(&self, line: &Line) -> bool {
-        let text = || line.text.to_lowercase().contains(&self.text.to_lowercase());
-        self.service
-            .as_ref()
-            .is_none_or(|service| **service == *line.service)
+        self.matches(&line.service, line.level(), &line.text)
+    }
+
+    /// Whether a line of this service, with this level and text, is shown.
+    fn matches(&self, service: &str, level: Option<Level>, text: &str) -> bool {
+        self.service.as_ref().is_none_or(|wanted| wanted == service)
             && self
                 .level
-                .is_none_or(|wanted| line.level().is_some_and(|level| level <= wanted))
-            && (self.text.is_empty() || text())
+                .is_none_or(|wanted| level.is_some_and(|level| level <= wanted))
+            && text.to_lowercase().contains(&self.text.to_lowercase())
     }
 
     fn describe(&self) -> String {
@@ -99,7 +101,9 @@ impl Screen {
     pub(super) async fn follow_start(&self, control: &Control) {
         let began = Instant::now();
         loop {
-            let rows = self.lock().table(&control.stack(), began.elapsed());
+            let rows = self
+                .lock()
+                .table(&control.stack(), began.elapsed(), terminal_size());
             self.lock().draw_bottom(rows);
             sleep(FRAME).await;
         }
@@ -109,7 +113,7 @@ impl Screen {
     pub(super) fn started(&self, control: &Control, took: Duration, text: &str) {
         let mut state = self.lock();
         let stack = control.stack();
-        let table = state.table(&stack, took);
+        let table = state.table(&stack, took, terminal_size());
         state.bottom = footer(&stack);
         let mut above = table.join("\n");
         above.push('\n');
@@ -173,9 +177,7 @@ impl Screen {
                 }),
                 (Some(b'0'), None) => self.choose(supervisor, |filter| *filter = Filter::default()),
                 (Some(digit @ b'1'..=b'9'), None) => {
-                    let index = usize::from(digit - b'1');
-                    let shown = stack.services.iter().filter(|it| it.wanted > 0);
-                    if let Some(service) = shown.clone().nth(index) {
+                    if let Some(service) = started(&stack).nth(usize::from(digit - b'1')) {
                         let name = service.name.clone();
                         self.choose(supervisor, |filter| filter.service = Some(name));
                     }
@@ -243,9 +245,14 @@ impl LogSink for Screen {
 }
 
 impl State {
-    /// The table of the services: the state of each, and how long it has been in it.
-    fn table(&self, stack: &StackView, elapsed: Duration) -> Vec<String> {
-        let (columns, rows) = terminal_size();
+    /// The table of the services: the state of each, and how long it has been in it. It fits into a
+    /// terminal with this many columns and rows.
+    fn table(
+        &self,
+        stack: &StackView,
+        elapsed: Duration,
+        (columns, rows): (usize, usize),
+    ) -> Vec<String> {
         let title = match &stack.file {
             Some(file) => {
                 let home = std::env::var("HOME").unwrap_or_default();
@@ -255,19 +262,18 @@ impl State {
         };
         let time = format!("{:.1} s", elapsed.as_secs_f64());
         let mut table = vec![format!("{title}  {time}")];
-        let shown = || stack.services.iter().filter(|it| it.wanted > 0);
-        let width = shown()
+        let width = started(stack)
             .map(|it| label(it).chars().count())
             .max()
             .unwrap_or(0);
-        for service in shown() {
+        for service in started(stack) {
             let (sign, colour) = sign(service.state);
             let port = service.address.as_ref().and_then(|it| it.rsplit_once(':'));
             let port = port.map_or_else(String::new, |(_, port)| format!(":{port}"));
             let row = format!(
                 "{:width$}  {port:<6}  {}",
                 label(service),
-                progress(service)
+                progress(service, SystemTime::now())
             );
             table.push(format!("  {} {row}", self.painted(colour, sign)));
             if service.state.is_trouble() {
@@ -359,6 +365,11 @@ fn from_home(path: &str, home: &str) -> String {
     }
 }
 
+/// The services that were started with the stack.
+fn started(stack: &StackView) -> impl Iterator<Item = &ServiceView> {
+    stack.services.iter().filter(|service| service.wanted > 0)
+}
+
 /// `orders ×2`
 fn label(service: &ServiceView) -> String {
     match service.instances.len() {
@@ -379,10 +390,10 @@ fn sign(state: ServiceState) -> (&'static str, Option<u8>) {
 }
 
 /// The state of a service, in one line.
-fn progress(service: &ServiceView) -> String {
+fn progress(service: &ServiceView, now: SystemTime) -> String {
     let since = || {
         let since = humantime::parse_rfc3339(&service.since).ok()?;
-        let elapsed = SystemTime::now().duration_since(since).ok()?;
+        let elapsed = now.duration_since(since).ok()?;
         Some(format!("{:.1} s", elapsed.as_secs_f64()))
     };
     let why = service.why.as_deref().map(escaped).unwrap_or_default();
@@ -409,7 +420,7 @@ fn progress(service: &ServiceView) -> String {
                 .iter()
                 .find_map(|it| it.next_start_at.as_deref());
             let next = next.and_then(|at| humantime::parse_rfc3339(at).ok());
-            let next = next.and_then(|at| at.duration_since(SystemTime::now()).ok());
+            let next = next.and_then(|at| at.duration_since(now).ok());
             match next {
                 Some(left) => format!("{why}, again in {:.0} s", left.as_secs_f64().ceil()),
                 None => why.into_owned(),
@@ -430,8 +441,7 @@ fn start_time(service: &ServiceView) -> Option<Duration> {
 
 /// The addresses, the problems, and the keys.
 fn footer(stack: &StackView) -> Vec<String> {
-    let started = stack.services.iter().filter(|it| it.wanted > 0);
-    let (ready, bad): (Vec<_>, Vec<_>) = started.partition(|it| it.ready == it.wanted);
+    let (ready, bad): (Vec<_>, Vec<_>) = started(stack).partition(|it| it.ready == it.wanted);
     let total = ready.len() + bad.len();
     let mut status = format!("  {} · {} of {total} ready", stack.name, ready.len());
     if !bad.is_empty() {
@@ -551,33 +561,216 @@ impl Drop for Keys {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
+    const SINCE: &str = "2026-01-31T12:00:00Z";
+
+    /// 1.5 s after that.
+    fn now() -> SystemTime {
+        humantime::parse_rfc3339(SINCE).unwrap() + Duration::from_millis(1500)
+    }
+
+    fn view(state: &str, ready: usize, why: Option<&str>) -> Value {
+        json!({
+            "name": "web", "kind": "process", "state": state, "since": SINCE, "why": why,
+            "ready": ready, "wanted": 1, "restarts": 0, "after": [], "uses": [], "links": {},
+            "profiles": [], "instances": [],
+        })
+    }
+
+    fn with(mut view: Value, more: Value) -> Value {
+        for (key, value) in more.as_object().unwrap() {
+            view[key] = value.clone();
+        }
+        view
+    }
+
+    fn instance(started_at: Option<&str>, next_start_at: Option<&str>) -> Value {
+        json!({
+            "id": "web", "state": "ready", "since": SINCE, "restarts": 0, "started_at": started_at,
+            "next_start_at": next_start_at,
+        })
+    }
+
+    fn stack(services: &[Value]) -> StackView {
+        serde_json::from_value(json!({
+            "schema": 1, "name": "shop", "directory": "/", "started_at": SINCE, "event_id": 1,
+            "pid": 1, "registry": "http://r", "services": services,
+        }))
+        .unwrap()
+    }
+
+    fn state(colour: bool) -> State {
+        State {
+            colour,
+            bottom: Vec::new(),
+            drawn: 0,
+            held: None,
+            names: ["web", "orders-1"].map(str::to_owned).to_vec(),
+            filter: Filter::default(),
+            is_closed: false,
+        }
+    }
+
     #[test]
     fn a_service_has_a_sign_and_a_text_for_its_state() {
-        let shown = |state: &str, ready: usize, why: Option<&str>| {
-            let service: ServiceView = serde_json::from_value(json!({
-                "name": "web", "kind": "process", "state": state, "since": "2026-01-31T12:00:00Z",
-                "why": why, "ready": ready, "wanted": 1, "restarts": 0, "after": [], "uses": [],
-                "links": {}, "profiles": [], "instances": [],
-            }))
-            .unwrap();
-            let text = progress(&service);
-            // Without the time in the state.
-            let text = text.rsplit("  ").next().unwrap_or_default().to_owned();
-            format!("{} {text}", sign(service.state).0)
+        for (state, ready, why, expected) in [
+            ("ready", 1, None, "✓ reachable"),
+            ("running", 1, None, "✓ reachable"),
+            ("running", 0, None, "✓ 1.5 s  is starting"),
+            ("completed", 1, None, "✓ done"),
+            ("building", 0, Some("x"), "◌ 1.5 s  is being built"),
+            ("starting", 0, None, "◌ 1.5 s  is starting"),
+            ("waiting", 0, Some("needs db"), "◌ 1.5 s  needs db"),
+            ("degraded", 0, Some("1 of 2"), "▲ 1 of 2"),
+            // Some of its instances are not ready.
+            ("ready", 0, Some("1 of 2"), "✓ 1 of 2"),
+            ("failed", 0, Some("exited\x1b[2J"), "✗ exited\\u{1b}[2J"),
+            ("crash-looping", 0, None, "✗ "),
+            ("unreachable", 0, Some("refused"), "✗ refused"),
+            ("stopping", 0, None, "◌ "),
+        ] {
+            let service: ServiceView = serde_json::from_value(view(state, ready, why)).unwrap();
+            let shown = format!("{} {}", sign(service.state).0, progress(&service, now()));
+            assert_eq!(shown, expected, "{state}");
+        }
+        let colours = [
+            ServiceState::Completed,
+            ServiceState::Failed,
+            ServiceState::Degraded,
+        ];
+        assert_eq!(
+            colours.map(|state| sign(state).1),
+            [Some(32), Some(31), Some(33)]
+        );
+        assert_eq!(sign(ServiceState::Starting).1, None);
+    }
+
+    #[test]
+    fn the_times_of_the_start_and_of_the_next_one_are_shown() {
+        let shown = |view: Value, instances: &[Value]| {
+            let service = serde_json::from_value(with(view, json!({ "instances": instances })));
+            progress(&service.unwrap(), now())
         };
-        assert_eq!(shown("ready", 1, None), "✓ reachable");
-        assert_eq!(shown("running", 1, None), "✓ reachable");
-        assert_eq!(shown("running", 0, None), "✓ is starting");
-        assert_eq!(shown("completed", 1, None), "✓ done");
-        assert_eq!(shown("building", 0, None), "◌ is being built");
-        assert_eq!(shown("starting", 0, None), "◌ is starting");
-        assert_eq!(shown("waiting", 0, Some("needs db")), "◌ needs db");
-        assert_eq!(shown("degraded", 0, Some("1 of 2")), "▲ 1 of 2");
-        assert_eq!(shown("failed", 0, Some("exited")), "✗ exited");
+        let started = |at: &str| instance(Some(at), None);
+        let (early, late) = ("2026-01-31T11:59:58Z", "2026-01-31T11:59:59.500Z");
+        let ready = || view("ready", 1, None);
+        // That of the slowest instance.
+        let slowest = shown(
+            ready(),
+            &[started(late), started(early), instance(None, None)],
+        );
+        assert_eq!(slowest, "ready in 2.0 s");
+        assert_eq!(shown(ready(), &[started(SINCE)]), "ready in 0.1 s");
+        let failed = || view("failed", 0, Some("exited"));
+        let next = |at: &str| instance(None, Some(at));
+        let soon = shown(
+            failed(),
+            &[instance(None, None), next("2026-01-31T12:00:03.600Z")],
+        );
+        assert_eq!(soon, "exited, again in 3 s");
+        assert_eq!(shown(failed(), &[next(SINCE)]), "exited");
+    }
+
+    #[test]
+    fn the_table_has_the_started_services_with_their_ports_and_problems() {
+        let instances = json!({ "instances": [instance(None, None), instance(None, None)] });
+        let orders = json!({ "name": "orders", "address": "localhost:4100" });
+        let orders = with(with(view("ready", 1, None), orders), instances);
+        let bad = json!({ "last_error": "no \x07database", "advice": "start it" });
+        let bad = with(view("failed", 0, Some("exited")), bad);
+        let off = with(
+            view("disabled", 0, None),
+            json!({ "name": "off", "wanted": 0 }),
+        );
+        let mut stack = stack(&[orders, off, bad]);
+        let table = |stack: &StackView, size: (usize, usize)| {
+            state(false).table(stack, Duration::from_millis(2345), size)
+        };
+        assert_eq!(
+            table(&stack, (80, 24)),
+            [
+                "  shop  2.3 s",
+                "  ✓ orders ×2  :4100   reachable",
+                "  ✗ web                exited",
+                "      no \\u{7}database",
+                "      → start it",
+            ]
+        );
+        // Only a problem has these lines.
+        stack.services[2].state = ServiceState::Starting;
+        assert_eq!(table(&stack, (80, 24)).len(), 3);
+        stack.file = Some("/elsewhere/waypost.toml".to_owned());
+        assert_eq!(
+            table(&stack, (80, 24))[0],
+            "  shop · /elsewhere/waypost.toml  2.3 s"
+        );
+        stack.services[2].state = ServiceState::Failed;
+        let small = table(&stack, (12, 6));
+        assert_eq!(small[0], "  shop · /e…");
+        assert_eq!(small.len(), 4);
+        assert_eq!(table(&stack, (80, 1)).len(), 3);
+        assert_eq!(table(&stack, (80, 7)).len(), 5);
+    }
+
+    #[test]
+    fn the_footer_has_the_problems_and_the_addresses() {
+        let other = with(view("failed", 0, None), json!({ "name": "orders" }));
+        let off = with(
+            view("disabled", 0, None),
+            json!({ "name": "off", "wanted": 0 }),
+        );
+        let mut stack = stack(&[view("ready", 1, None), other, off]);
+        assert_eq!(
+            footer(&stack)[1..],
+            ["  shop · 1 of 2 ready · ✗ orders", "  "]
+        );
+        (stack.services[1].ready, stack.gateway) = (1, Some("http://g".to_owned()));
+        assert_eq!(
+            footer(&stack)[1..],
+            ["  shop · 2 of 2 ready", "  Gateway http://g/"]
+        );
+        stack.dashboard = Some("http://d".to_owned());
+        assert_eq!(
+            footer(&stack)[2],
+            "  Dashboard http://d/   Gateway http://g/"
+        );
+    }
+
+    #[test]
+    fn a_filter_selects_by_service_level_and_text() {
+        let filter = |service: Option<&str>, level: Option<Level>, text: &str| Filter {
+            service: service.map(str::to_owned),
+            level,
+            text: text.to_owned(),
+        };
+        for (filter, expected, description) in [
+            (filter(None, None, ""), true, "everything"),
+            (filter(Some("web"), None, ""), true, "web"),
+            (filter(Some("we"), None, ""), false, "we"),
+            (filter(None, Some(Level::Warn), ""), true, "level warn"),
+            (filter(None, Some(Level::Info), ""), true, "level info"),
+            (filter(None, Some(Level::Error), ""), false, "level error"),
+            (filter(None, None, "sLOW"), true, "\"sLOW\""),
+            (filter(None, None, "fast"), false, "\"fast\""),
+            (
+                filter(Some("web"), Some(Level::Warn), "slow"),
+                true,
+                "web, level warn, \"slow\"",
+            ),
+            (
+                filter(Some("web"), Some(Level::Warn), "x"),
+                false,
+                "web, level warn, \"x\"",
+            ),
+        ] {
+            let matches = filter.matches("web", Some(Level::Warn), "Slow answer");
+            assert_eq!(matches, expected, "{description}");
+            assert_eq!(filter.describe(), description);
+        }
+        assert!(!filter(None, Some(Level::Trace), "").matches("web", None, "no level"));
     }
 
     #[test]
@@ -624,6 +817,18 @@ mod tests {
             ("2026-11-29T06:35:40Z", "2026-11-29T06:35:40Z"),
             ("GET /2026-11-29 200", "GET /2026-11-29 200"),
             ("é", "é"),
+            ("2026-11-29T06:35:40+01:00   a  b", "a  b"),
+            // Each of these is no time.
+            ("2026_11-29T06:35:40 x", "2026_11-29T06:35:40 x"),
+            ("2026-11-29_06:35:40 x", "2026-11-29_06:35:40 x"),
+            ("2026-11-29T06_35:40 x", "2026-11-29T06_35:40 x"),
+            ("y026-11-29T06:35:40 x", "y026-11-29T06:35:40 x"),
+            ("202y-11-29T06:35:40 x", "202y-11-29T06:35:40 x"),
+            ("2026-m1-29T06:35:40 x", "2026-m1-29T06:35:40 x"),
+            ("2026-11-d9T06:35:40 x", "2026-11-d9T06:35:40 x"),
+            ("2026-11-29Th6:35:40 x", "2026-11-29Th6:35:40 x"),
+            ("2026-11-29T06:m5:40 x", "2026-11-29T06:m5:40 x"),
+            ("2026-11-29T06:", "2026-11-29T06:"),
         ] {
             assert_eq!(without_time(text), expected);
         }
