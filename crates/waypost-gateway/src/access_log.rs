@@ -453,12 +453,19 @@ fn is_plain(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use waypost_testkit::Logs;
+
     use super::*;
 
     #[test]
     fn dates_are_in_utc() {
         assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
         assert_eq!(rfc3339(951_782_399), "2000-02-28T23:59:59Z");
+        assert_eq!(rfc3339(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(rfc3339(951_868_800), "2000-03-01T00:00:00Z");
+        assert_eq!(rfc3339(978_307_199), "2000-12-31T23:59:59Z");
+        assert_eq!(rfc3339(4_107_542_399), "2100-02-28T23:59:59Z");
+        assert_eq!(rfc3339(4_107_542_400), "2100-03-01T00:00:00Z");
         assert_eq!(rfc3339(1_709_164_800), "2024-02-29T00:00:00Z");
     }
 
@@ -495,6 +502,7 @@ mod tests {
 
     #[test]
     fn lines_that_find_no_place_in_the_queue_are_counted() {
+        let (logs, _guard) = Logs::take();
         let (lines, received) = sync_channel(1);
         let log = AccessLog {
             format: AccessLogFormat::Text,
@@ -521,6 +529,27 @@ mod tests {
         assert_eq!(hand_over("five\n"), [3, 0]);
         drop(received);
         assert_eq!(hand_over("six\n"), [3, 1]);
+        assert_eq!(logs.lines(&["written too slowly"]).len(), 1);
+    }
+
+    #[test]
+    fn the_date_is_that_of_the_current_second() {
+        let now = || {
+            let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            time.unwrap().as_secs()
+        };
+        let mut buffer = Buffer::default();
+        let (before, at) = (now(), Instant::now());
+        buffer.update_date(at);
+        let dates: Vec<_> = (before..=now()).map(rfc3339).collect();
+        assert!(dates.contains(&buffer.date), "{} in {dates:?}", buffer.date);
+        let next = buffer.next_second.unwrap();
+        assert!(at < next && next <= at + Duration::from_secs(1));
+        buffer.date.clear();
+        buffer.update_date(next - Duration::from_nanos(1));
+        assert_eq!(buffer.date, "");
+        buffer.update_date(next);
+        assert_ne!(buffer.date, "");
     }
 
     #[test]

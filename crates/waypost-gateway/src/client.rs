@@ -169,3 +169,44 @@ impl ConnectionState {
         self.released.store(is_released, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_expected_to_send_only_while_no_request_is_in_progress() {
+        let state = ConnectionState::default();
+        for (reading, expected) in [
+            (Reading::Nothing, Expected::Nothing),
+            (Reading::Request, Expected::Request),
+            (Reading::Head, Expected::Head),
+            (Reading::Rest, Expected::Rest),
+        ] {
+            state.set_reading(reading);
+            assert_eq!(state.expected(), expected);
+            state.set_writing(true);
+            assert_eq!(state.expected(), Expected::Nothing);
+            state.set_writing(false);
+            state.begun.fetch_add(1, Ordering::Relaxed);
+            assert_eq!(state.expected(), Expected::Nothing);
+            state.ended.fetch_add(1, Ordering::Relaxed);
+            assert_eq!(state.expected(), expected);
+        }
+    }
+
+    #[test]
+    fn requests_and_reads_are_activity() {
+        let state = ConnectionState::default();
+        let before = state.activity();
+        state.begun.fetch_add(1, Ordering::Relaxed);
+        assert_ne!(state.activity(), before);
+        let before = state.activity();
+        state.count_read();
+        assert_ne!(state.activity(), before);
+        let before = state.activity();
+        state.ended.fetch_add(1, Ordering::Relaxed);
+        state.set_reading(Reading::Head);
+        assert_eq!(state.activity(), before);
+    }
+}

@@ -159,7 +159,7 @@ impl OutgoingRequest<'_> {
                 && !progress.is_complete
                 && !self.is_grpc
                 && took > grace
-                && progress.bytes < rate.saturating_mul(took / 1000)
+                && progress.is_slower_than(rate, took)
             {
                 return Some(AttemptError::new(
                     AttemptErrorKind::ClientStalled,

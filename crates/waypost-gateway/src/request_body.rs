@@ -193,6 +193,13 @@ pub(crate) struct Progress {
     pub(crate) bytes: u64,
 }
 
+impl Progress {
+    /// Whether fewer bytes than `rate` for each whole second have been read in `took` milliseconds.
+    pub(crate) fn is_slower_than(&self, rate: u64, took: u64) -> bool {
+        self.bytes < rate.saturating_mul(took / 1000)
+    }
+}
+
 fn lock(source: &Mutex<Source>) -> MutexGuard<'_, Source> {
     source.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -393,5 +400,57 @@ impl Drop for Streamed {
         if source.attempt == self.number {
             source.is_sending = false;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_of_an_upload_counts_whole_seconds() {
+        for (bytes, rate, took, is_slow) in [
+            (0, 240, 999, false),
+            (239, 240, 1000, true),
+            (240, 240, 1000, false),
+            (240, 240, 1999, false),
+            (479, 240, 2000, true),
+            (480, 240, 2000, false),
+            (u64::MAX - 1, u64::MAX, 2000, true),
+        ] {
+            let progress = Progress {
+                waits_for_client: true,
+                is_complete: false,
+                since: 0,
+                began: 0,
+                bytes,
+            };
+            let found = progress.is_slower_than(rate, took);
+            assert_eq!(found, is_slow, "{bytes} bytes in {took} ms");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_without_a_body_can_be_sent_and_copied_as_it_is() {
+        let body = RequestBody(None);
+        assert!(body.can_be_replayed() && !body.is_sending());
+        assert_eq!((body.bytes(), body.failure()), (0, None));
+        assert!(body.progress().is_none());
+        assert_eq!(body.copy(0).await.unwrap(), "");
+        assert!(body.attempt().is_end_stream());
+    }
+
+    #[tokio::test]
+    async fn a_body_in_memory_is_one_frame() {
+        use http_body_util::BodyExt;
+        let mut body = AttemptBody::whole(Bytes::from("hello"));
+        assert_eq!(body.size_hint().exact(), Some(5));
+        assert!(!body.is_end_stream());
+        let frame = body.frame().await.unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap(), "hello");
+        assert!(body.is_end_stream() && body.frame().await.is_none());
+        let empty = AttemptBody::whole(Bytes::new());
+        assert!(empty.is_end_stream());
+        assert_eq!(empty.size_hint().exact(), Some(0));
     }
 }

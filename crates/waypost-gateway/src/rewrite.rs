@@ -71,14 +71,14 @@ impl Rewriter<'_> {
         let text = text.trim_ascii();
         let (origin, path) = if let Some(rest) = text.strip_prefix(b"//") {
             let (authority, path) = rest.split_at_checked(end_of_authority(rest))?;
-            (self.own_origin(b"", authority, b"//")?, path)
+            (self.own_origin(authority, b"//")?, path)
         } else if text.starts_with(b"/") {
             (Vec::new(), text)
         } else {
-            let (scheme, rest) = split_scheme(text)?;
+            let rest = after_scheme(text)?;
             let (authority, path) = rest.split_at_checked(end_of_authority(rest))?;
             let before = text.get(..text.len() - rest.len())?;
-            (self.own_origin(scheme, authority, before)?, path)
+            (self.own_origin(authority, before)?, path)
         };
         let mut rewritten = origin;
         match self.path(path) {
@@ -91,12 +91,12 @@ impl Rewriter<'_> {
 
     /// The text before the path: empty if the authority is the service's own address, which the client
     /// can't reach; unchanged if it is the client's. `None` for any other authority.
-    fn own_origin(&self, scheme: &[u8], authority: &[u8], before: &[u8]) -> Option<Vec<u8>> {
-        let named = normalize(authority, scheme);
-        if named == normalize(self.instance.authority().as_bytes(), scheme) {
+    fn own_origin(&self, authority: &[u8], before: &[u8]) -> Option<Vec<u8>> {
+        let named = normalize(authority);
+        if named == normalize(self.instance.authority().as_bytes()) {
             return Some(Vec::new());
         }
-        let host = normalize(self.host?.as_bytes(), scheme);
+        let host = normalize(self.host?.as_bytes());
         (named == host).then(|| [before, authority].concat())
     }
 
@@ -211,8 +211,8 @@ fn replace(value: &mut HeaderValue, rewrite: impl FnOnce(&[u8]) -> Option<Vec<u8
     }
 }
 
-/// The scheme of an absolute URL, and what follows `://`. `None` without an authority.
-fn split_scheme(text: &[u8]) -> Option<(&[u8], &[u8])> {
+/// What follows `://` in an absolute web URL. `None` without an authority.
+fn after_scheme(text: &[u8]) -> Option<&[u8]> {
     let end = text
         .iter()
         .position(|byte| !(byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.')))?;
@@ -220,9 +220,7 @@ fn split_scheme(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let is_web = [&b"http"[..], b"https", b"ws", b"wss"]
         .iter()
         .any(|web| web.eq_ignore_ascii_case(scheme));
-    rest.strip_prefix(b"://")
-        .filter(|_| is_web)
-        .map(|rest| (scheme, rest))
+    rest.strip_prefix(b"://").filter(|_| is_web)
 }
 
 fn end_of_authority(text: &[u8]) -> usize {
@@ -232,18 +230,13 @@ fn end_of_authority(text: &[u8]) -> usize {
 }
 
 /// The authority in lower case, without a port that is the default of a web scheme.
-fn normalize(authority: &[u8], scheme: &[u8]) -> Vec<u8> {
+fn normalize(authority: &[u8]) -> Vec<u8> {
     let lower = authority.to_ascii_lowercase();
-    let default: &[&[u8]] = match scheme.to_ascii_lowercase().as_slice() {
-        b"http" | b"ws" => &[b":80", b":443"],
-        _ => &[b":443", b":80"],
-    };
-    for port in default {
-        if let Some(host) = lower.strip_suffix(*port) {
-            return host.to_vec();
-        }
+    let host = lower.strip_suffix(b":80");
+    match host.or_else(|| lower.strip_suffix(b":443")) {
+        Some(host) => host.to_vec(),
+        None => lower,
     }
-    lower
 }
 
 /// The rest of the path after `prefix`, if the prefix ends at a segment boundary.

@@ -150,3 +150,60 @@ impl Service {
         self.refused.remove(instance);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use waypost::Host;
+    use waypost::provider::MemoryProvider;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn instances_that_were_tried_or_refuse_connections_are_the_last_choice() {
+        let name: ServiceName = "shop".parse().unwrap();
+        let memory = MemoryProvider::new();
+        for id in ["a", "b", "c"] {
+            let instance = Instance::builder(name.clone(), Host::Ip([192, 0, 2, 1].into()), 80);
+            memory.insert(instance.id(id).build().unwrap());
+        }
+        let client = ServiceDiscoveryClient::new(std::sync::Arc::new(memory));
+        let service = Service::new(name, 0, client, Handle::current());
+        let balancer = service.ready_balancer().await.unwrap();
+        let [a, b] = ["a", "b"].map(InstanceId::new);
+        // `c` is accepted by `pick` only.
+        let is_accepted = |instance: &Instance| instance.id().as_str() != "c";
+        let picked = |tried: &[InstanceId]| -> [BTreeSet<String>; 2] {
+            let id = |pick: Pick| pick.id().as_str().to_owned();
+            let any = (0..50).map(|_| id(service.pick(balancer, tried).unwrap()));
+            let accepted = (0..50).map(|_| {
+                let pick = service.pick_where(balancer, tried, is_accepted);
+                id(pick.unwrap().unwrap())
+            });
+            [any.collect(), accepted.collect()]
+        };
+        let sets = |any: &str, accepted: &str| -> [BTreeSet<String>; 2] {
+            [any, accepted].map(|ids| ids.chars().map(String::from).collect())
+        };
+        assert_eq!(picked(&[]), sets("abc", "ab"));
+        assert_eq!(picked(std::slice::from_ref(&a)), sets("bc", "b"));
+        service.connection_refused(&b);
+        assert_eq!(service.recently_refused(), [b.clone()]);
+        assert_eq!(picked(&[]), sets("ac", "a"));
+        assert_eq!(picked(std::slice::from_ref(&a)), sets("c", "b"));
+        assert_eq!(
+            picked(&[a, b.clone()])[1],
+            sets("", "ab")[1],
+            "any rather than none"
+        );
+        service.connection_accepted(&b);
+        assert_eq!(picked(&[]), sets("abc", "ab"));
+        assert!(
+            service
+                .pick_where(balancer, &[], |_| false)
+                .unwrap()
+                .is_none()
+        );
+    }
+}

@@ -172,3 +172,60 @@ impl AsyncWrite for Observed {
         Pin::new(&mut self.connection).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_complete_request_of_http_1_1_switches_protocols() {
+        for (version, connection, upgrade, switches) in [
+            (Version::HTTP_11, "keep-alive, Upgrade", "websocket", true),
+            (Version::HTTP_11, "upgrade", "chat/2", true),
+            (Version::HTTP_11, "keep-alive", "websocket", false),
+            (Version::HTTP_11, "", "websocket", false),
+            (Version::HTTP_11, "upgrade", "", false),
+            (Version::HTTP_11, "upgrade", "h2c", false),
+            (Version::HTTP_11, "upgrade", "websocket, H2C", false),
+            (Version::HTTP_10, "upgrade", "websocket", false),
+            (Version::HTTP_2, "upgrade", "websocket", false),
+        ] {
+            let mut request = Request::builder().version(version);
+            for (name, value) in [("connection", connection), ("upgrade", upgrade)] {
+                if !value.is_empty() {
+                    request = request.header(name, value);
+                }
+            }
+            let request = request.body(()).unwrap();
+            let protocol = requested_protocol(&request);
+            let expected = switches.then(|| HeaderValue::from_static(upgrade));
+            assert_eq!(protocol, expected, "{version:?} {connection} {upgrade}");
+        }
+        let mut over_http2 = Request::builder()
+            .version(Version::HTTP_2)
+            .body(())
+            .unwrap();
+        into_handshake(&mut over_http2);
+        assert_eq!(requested_protocol(&over_http2), None);
+        let websocket = Protocol::from_static("websocket");
+        over_http2.extensions_mut().insert(websocket);
+        assert_eq!(requested_protocol(&over_http2).unwrap(), "websocket");
+    }
+
+    #[test]
+    fn a_websocket_over_http2_is_a_connect_with_that_protocol() {
+        for (method, protocol, expected) in [
+            (Method::CONNECT, Some("websocket"), true),
+            (Method::CONNECT, Some("connect-udp"), false),
+            (Method::CONNECT, None, false),
+            (Method::GET, Some("websocket"), false),
+        ] {
+            let mut request = Request::builder().method(method).body(()).unwrap();
+            if let Some(name) = protocol {
+                request.extensions_mut().insert(Protocol::from_static(name));
+            }
+            assert_eq!(is_websocket_connect(&request), expected, "{protocol:?}");
+            assert_eq!(is_over_http2(request.extensions()), protocol.is_some());
+        }
+    }
+}

@@ -268,6 +268,7 @@ async fn fetch(url: &HttpUrl, tls: &Arc<ClientTls>) -> Result<KeySet, String> {
 #[cfg(test)]
 mod tests {
     use tokio::time::sleep;
+    use waypost_testkit::Logs;
 
     use super::*;
 
@@ -330,5 +331,51 @@ mod tests {
         drop(source);
         sleep(FILE_INTERVAL * 2).await;
         assert_eq!(tasks(), 0);
+    }
+
+    fn source() -> KeySource {
+        KeySource {
+            location: KeyLocation::File("keys.json".into()),
+            state: watch::Sender::default(),
+            early: Notify::new(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_keys_or_the_first_error_are_waited_for() {
+        let source = source();
+        let keys = || KeySet::parse(KEYS.as_bytes());
+        let started = Instant::now();
+        let (failed, ()) = tokio::join!(source.keys(), async {
+            source.update(Err("the cause".to_owned()));
+        });
+        assert_eq!(failed.unwrap_err(), "the cause");
+        assert_eq!(source.keys().await.unwrap_err(), "the cause");
+        source.update(keys());
+        assert!(source.keys().await.is_ok());
+        let fresh = self::source();
+        let (found, ()) = tokio::join!(fresh.keys(), async { fresh.update(keys()) });
+        assert!(found.is_ok());
+        assert_eq!(started.elapsed(), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_source_that_fails_and_one_that_works_again_are_logged_once() {
+        let (logs, _guard) = Logs::take();
+        let source = source();
+        let count = |text| logs.lines(&["keys.json", text]).len();
+        for _ in 0..2 {
+            source.update(Err("the cause".to_owned()));
+        }
+        assert_eq!(count("the cause; tokens can't be verified"), 1);
+        for _ in 0..2 {
+            source.update(KeySet::parse(KEYS.as_bytes()));
+        }
+        assert_eq!(count("can be read again"), 1);
+        for _ in 0..2 {
+            source.update(Err("the cause".to_owned()));
+        }
+        assert_eq!(count("the cause; keeping the previous keys"), 1);
+        assert_eq!(logs.lines(&["keys.json"]).len(), 3);
     }
 }

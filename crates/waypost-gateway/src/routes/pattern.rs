@@ -446,4 +446,61 @@ mod tests {
             assert_eq!(decode_unreserved(path).as_deref(), decoded, "{path}");
         }
     }
+
+    #[test]
+    fn all_conditions_have_to_hold() {
+        let expression = |text| Expression::parse(text).unwrap();
+        let header = HeaderName::from_static;
+        let exact = |text: &str| ValuePattern::Exact(text.into());
+        let conditions = Conditions {
+            methods: vec![Method::GET],
+            headers: vec![(header("x-a"), HeaderValue::from_static("1"))],
+            header_expressions: vec![(header("x-b"), expression("[0-9]+"))],
+            query: vec![
+                ("c".into(), exact("2")),
+                ("d".into(), ValuePattern::Expression(expression("[a-z]+"))),
+            ],
+        };
+        let headers = |a: &'static str, b: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.append("x-a", HeaderValue::from_static("0"));
+            headers.append("x-a", HeaderValue::from_static(a));
+            headers.append("x-b", HeaderValue::from_static("-"));
+            headers.append("x-b", HeaderValue::from_static(b));
+            headers
+        };
+        for (method, [a, b], query, expected) in [
+            (Method::GET, ["1", "77"], "c=2&d=x", true),
+            (Method::GET, ["1", "77"], "d=x&c=2&c=3", true),
+            (Method::PUT, ["1", "77"], "c=2&d=x", false),
+            (Method::GET, ["2", "77"], "c=2&d=x", false),
+            (Method::GET, ["1", "7x"], "c=2&d=x", false),
+            (Method::GET, ["1", "77"], "c=3&c=2&d=x", false),
+            (Method::GET, ["1", "77"], "c=2&d=7", false),
+            (Method::GET, ["1", "77"], "c=2", false),
+        ] {
+            let found = conditions.hold(&method, &headers(a, b), Some(query));
+            assert_eq!(found, expected, "{method} {a} {b} {query}");
+        }
+        assert_eq!(conditions.rank(), (true, 2, 2));
+        let none = Conditions::default();
+        assert!(none.hold(&Method::PUT, &HeaderMap::new(), None));
+        assert_eq!(none.rank(), (false, 0, 0));
+    }
+
+    #[test]
+    fn the_first_segment_of_a_pattern_is_known_if_it_is_literal() {
+        for (pattern, segment, is_everything) in [
+            (PathPattern::prefix("/shop/cart"), Some("shop"), false),
+            (PathPattern::prefix("/"), None, true),
+            (Ok(PathPattern::Exact("/shop".into())), Some("shop"), false),
+            (Ok(PathPattern::Exact("/".into())), None, false),
+            (PathPattern::template("/shop/{id}"), Some("shop"), false),
+            (PathPattern::template("/{id}/shop"), None, false),
+        ] {
+            let pattern = pattern.unwrap();
+            assert_eq!(pattern.first_segment(), segment, "{pattern:?}");
+            assert_eq!(pattern.is_everything(), is_everything, "{pattern:?}");
+        }
+    }
 }

@@ -219,4 +219,21 @@ mod tests {
         assert!(failed[0].contains("the response was 400 Bad Request"));
         assert_eq!(logs.lines(&["spans are exported again"]).len(), 1);
     }
+
+    #[tokio::test]
+    async fn as_many_spans_wait_as_the_queue_has_places() {
+        let environment = Environment::from_iter([
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://192.0.2.1:4318"),
+            ("OTEL_BSP_MAX_QUEUE_SIZE", "3"),
+        ]);
+        let service: ServiceName = "gateway".parse().unwrap();
+        let settings = Settings::read(&environment, &service).unwrap().unwrap();
+        let queue = SpanQueue::start(&settings, &Config::default()).unwrap();
+        assert!(queue.reserve(2));
+        assert!(!queue.reserve(2), "all of them or none");
+        assert!(queue.reserve(1));
+        assert!(!queue.reserve(1));
+        assert_eq!(queue.counts().queue_full, 3);
+        assert_eq!(queue.counts().exported, 0);
+    }
 }

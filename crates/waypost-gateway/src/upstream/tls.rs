@@ -102,3 +102,34 @@ fn read_roots(file: &Path) -> Result<RootCertStore, ConfigError> {
     }
     Ok(roots)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_certificates_is_an_error_that_shows_nothing_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ca.pem");
+        let error = || ClientTls::new(Some(&file)).unwrap_err().to_string();
+        let missing = error();
+        assert!(missing.contains("ca.pem"), "{missing}");
+        assert!(missing.contains("No such file"), "{missing}");
+        for text in [
+            "",
+            "secret",
+            "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n",
+            "-----BEGIN CERTIFICATE-----\nsecret!\n-----END CERTIFICATE-----\n",
+            "-----BEGIN CERTIFICATE-----\nsecret",
+        ] {
+            std::fs::write(&file, text).unwrap();
+            let found = error();
+            assert!(found.contains("ca.pem"), "{found}");
+            assert!(found.contains("no certificate in PEM format"), "{found}");
+            assert!(
+                !found.contains("secret") && !found.contains("c2Vj"),
+                "{found}"
+            );
+        }
+    }
+}

@@ -73,6 +73,9 @@ mod tests {
         assert_eq!((url.instance.scheme(), url.instance.port()), ("https", 443));
         assert_eq!(url.target, "/keys?p=a");
         assert_eq!(HttpUrl::parse("http://[::1]:80").unwrap().target, "/");
+        let same = HttpUrl::parse("https://login.example/keys?p=a").unwrap();
+        assert_eq!(url, same);
+        assert_ne!(url, HttpUrl::parse("https://login.example/keys").unwrap());
         for bad in ["login.example/keys", "ftp://a/", "http://u:p@a/", "/x", ""] {
             assert!(HttpUrl::parse(bad).is_err(), "{bad}");
         }

@@ -195,6 +195,21 @@ async fn without_a_decision_requests_are_refused() {
 }
 
 #[tokio::test]
+async fn the_authorisation_service_is_asked_again_only_if_that_may_help_and_three_times_at_most() {
+    for (response, connections) in [("", 3), ("nonsense\r\n\r\n", 1)] {
+        let (routed, origin) = shop(ROUTES).await;
+        let guard = RawOrigin::writes(response).await;
+        for id in ["a", "b", "c", "d"] {
+            routed.gateway.add("guard", id, guard.address).await;
+        }
+        let answer = routed.get("/shop").await;
+        assert_eq!(answer.reason(), "external_auth_failed", "{response:?}");
+        assert_eq!(guard.connections(), connections, "{response:?}");
+        assert_eq!(origin.requests(), 0);
+    }
+}
+
+#[tokio::test]
 async fn a_decision_that_takes_too_long_is_a_failure_and_fail_open_allows() {
     let routes = |url: &str, fail_open: bool| {
         format!(

@@ -199,4 +199,5 @@ async fn an_http_1_0_client_is_served() {
     client.send("GET /auth/x HTTP/1.0\r\n\r\n").await;
     let response = client.read_to_end().await;
     assert!(response.contains(r#""uri":"/x""#), "{response}");
+    assert!(response.contains(r#""via":"1.0 waypost-"#), "{response}");
 }

@@ -420,7 +420,9 @@ async fn a_service_gets_the_route_that_its_tags_define_and_a_bad_one_is_ignored(
         .meta("waypost.path", "/s")
         .meta("waypost.strip", "true");
     let odd = instance("odd", "o", origin.address).tag("waypost.path=odd");
-    for instance in [billing, shop, odd] {
+    // Hidden services get no route.
+    let consul = instance("consul", "h", origin.address).tag("waypost.path=/hidden");
+    for instance in [consul, billing, shop, odd] {
         gateway.insert(instance).await;
     }
     let served = async |host: &str, path: &str| {
@@ -442,6 +444,7 @@ async fn a_service_gets_the_route_that_its_tags_define_and_a_bad_one_is_ignored(
         assert_eq!(answer.json()["uri"], arrives, "{host}{path}");
     }
     assert_eq!(served("a", "/s/cart").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(served("a", "/hidden").await.status, StatusCode::NOT_FOUND);
     // The route stays when the last instance is gone.
     gateway.memory.remove(&waypost::InstanceId::new("b"));
     with_deadline("a 503", async {

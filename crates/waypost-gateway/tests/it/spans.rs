@@ -171,6 +171,7 @@ async fn a_request_is_a_span_between_those_of_its_caller_and_of_the_service() {
 
     assert_eq!(server.name, "GET /shop/");
     assert!(server.start_time_unix_nano <= client.start_time_unix_nano);
+    assert!(client.start_time_unix_nano <= client.end_time_unix_nano);
     assert!(client.end_time_unix_nano <= server.end_time_unix_nano);
     let port = gateway.address.port().to_string();
     assert_attributes(

@@ -5,7 +5,10 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use waypost::Health;
 
-use crate::support::{Origin, RawClient, TestGateway, body, instance, with_deadline};
+use crate::support::{
+    FlakyRegistry, Origin, RawClient, Routed, TestGateway, body, instance, unused_address,
+    with_deadline,
+};
 
 /// An open event stream of traffic.
 struct Events {
@@ -109,6 +112,24 @@ async fn each_second_shows_requests_failures_latencies_callers_and_instances() {
     }
     assert_eq!((requests, failures, from_ui, of_instance), (10, 2, 10, 10));
 
+    // A service without requests is there only if its instances have changed.
+    let quiet = async |events: &mut Events| {
+        while events.next().await.1["services"] != serde_json::json!({}) {}
+    };
+    quiet(&mut events).await;
+    gateway.add("shop", "b", unused_address()).await;
+    let changed = loop {
+        let (_, second) = events.next().await;
+        if second["services"] != serde_json::json!({}) {
+            break second;
+        }
+    };
+    let shop = &changed["services"]["shop"];
+    assert_eq!(shop["requests"], 0, "{changed}");
+    let instances = shop["instances"].as_object().unwrap();
+    assert_eq!(instances.len(), 2, "{changed}");
+    quiet(&mut events).await;
+
     // A later subscriber receives the history.
     let (name, snapshot) = Events::open(&gateway).await.next().await;
     assert_eq!(name, "snapshot");
@@ -154,6 +175,19 @@ async fn the_routes_are_described_and_again_when_their_state_changes() {
 }
 
 #[tokio::test]
+async fn a_route_to_a_service_that_is_not_registered_says_so() {
+    let routed = Routed::start("routes: [{match: {path: /x}, service: ghost}]").await;
+    let described = Events::open(&routed.gateway)
+        .await
+        .next_named("routes")
+        .await;
+    let ghost = &described["routes"][0];
+    assert_eq!(ghost["service"], "ghost");
+    assert_eq!(ghost["instances"], Value::Null);
+    assert_eq!(ghost["error"], "the registry lists no such service");
+}
+
+#[tokio::test]
 async fn the_public_stream_has_rates_but_no_address_of_an_instance() {
     let gateway = TestGateway::start().await;
     let origin = Origin::text("hello").await;
@@ -191,6 +225,7 @@ async fn metrics_count_requests_by_service_and_class() {
     gateway
         .add("shop", "a", Origin::text("hello").await.address)
         .await;
+    let began = std::time::Instant::now();
     for _ in 0..3 {
         gateway.get("/shop/").await;
     }
@@ -209,13 +244,67 @@ async fn metrics_count_requests_by_service_and_class() {
         "waypost_gateway_failures_total{service=\"shop\"} 0",
         "waypost_gateway_response_bytes_total{service=\"shop\"} 15",
         "waypost_gateway_first_byte_seconds_bucket{service=\"shop\",le=\"+Inf\"} 3",
+        "waypost_gateway_first_byte_seconds_count{service=\"shop\"} 3",
         "waypost_gateway_ejected_instances{service=\"shop\"} 0",
+        "waypost_gateway_ejections_total{service=\"shop\"} 0",
+        "waypost_gateway_stale_seconds{service=\"shop\"} 0",
     ] {
         assert!(
             metrics.text().lines().any(|found| found == line),
             "{line} in {metrics:?}"
         );
     }
+    assert!(!metrics.text().contains("class=\"5xx\""), "{metrics:?}");
+    let passed = began.elapsed().as_secs_f64();
+    let sum = value(metrics.text(), "waypost_gateway_first_byte_seconds_sum");
+    assert!(0.0 < sum && sum <= 3.0 * passed, "{sum} of {passed} s");
+    let bounds = metrics.text().lines().filter_map(|line| {
+        let (_, rest) = line.split_once("le=\"")?;
+        rest.split_once('"')?.0.parse::<f64>().ok()
+    });
+    let bounds: Vec<_> = bounds.filter(|bound| bound.is_finite()).collect();
+    assert!(bounds.is_sorted() && bounds.len() > 10, "{bounds:?}");
+    assert!(bounds[0] < 0.01 && (10.0..1000.0).contains(bounds.last().unwrap()));
+}
+
+/// The value of a metric of the service `shop`.
+fn value(metrics: &str, name: &str) -> f64 {
+    let start = format!("{name}{{service=\"shop\"}} ");
+    let found = metrics.lines().find_map(|line| line.strip_prefix(&start));
+    found.expect(name).parse().expect("a number")
+}
+
+#[tokio::test]
+async fn metrics_show_ejections_and_the_age_of_the_instances_during_an_outage() {
+    let registry = FlakyRegistry::new();
+    let provider = std::sync::Arc::new(registry.clone());
+    let gateway = TestGateway::start_on(provider, registry.memory.clone(), |_| ()).await;
+    let failing = Origin::start(|_| async {
+        let response = Response::builder().status(500);
+        response.body(body("")).unwrap()
+    })
+    .await;
+    let working = Origin::text("hello").await;
+    gateway.add("shop", "bad", failing.address).await;
+    for id in ["a", "b", "c"] {
+        gateway.add("shop", id, working.address).await;
+    }
+    let metrics = async || gateway.get("/metrics").await.text().to_owned();
+    with_deadline("the ejection", async {
+        loop {
+            gateway.get("/shop/").await;
+            let metrics = metrics().await;
+            if value(&metrics, "waypost_gateway_ejected_instances") == 1.0 {
+                assert_eq!(value(&metrics, "waypost_gateway_ejections_total"), 1.0);
+                assert_eq!(value(&metrics, "waypost_gateway_stale_seconds"), 0.0);
+                break;
+            }
+        }
+    })
+    .await;
+    registry.set_down(true);
+    let is_stale = async || value(&metrics().await, "waypost_gateway_stale_seconds") > 0.0;
+    with_deadline("the outage", async { while !is_stale().await {} }).await;
 }
 
 #[tokio::test]
