@@ -130,8 +130,25 @@ mod tests {
 
     #[test]
     fn an_instance_is_not_charged_for_a_failure_of_the_client_or_the_gateway() {
-        assert_eq!(AttemptErrorKind::Broken.outcome(), Some(Outcome::Failed));
-        assert_eq!(AttemptErrorKind::ClientBody.outcome(), None);
-        assert_eq!(AttemptErrorKind::Shortage.outcome(), None);
+        use AttemptErrorKind as Kind;
+        for kind in [
+            Kind::ConnectTimeout,
+            Kind::Broken,
+            Kind::BadResponse,
+            Kind::ResponseTimeout,
+        ] {
+            assert_eq!(kind.outcome(), Some(Outcome::Failed), "{kind:?}");
+        }
+        for kind in [
+            Kind::Connect,
+            Kind::NotCallable,
+            Kind::BrokenReused,
+            Kind::Shortage,
+            Kind::ClientStalled,
+            Kind::ClientBody,
+            Kind::ClientBodyTooLarge,
+        ] {
+            assert_eq!(kind.outcome(), None, "{kind:?}");
+        }
     }
 }

@@ -258,6 +258,75 @@ mod tests {
     }
 
     #[test]
+    fn headers_of_one_connection_are_removed() {
+        for connection in ["keep-alive", "Close", "upgrade"] {
+            let mut headers = map(&[
+                ("keep-alive", "1"),
+                ("proxy-connection", "1"),
+                ("proxy-authenticate", "1"),
+                ("proxy-authorization", "1"),
+                ("te", "1"),
+                ("transfer-encoding", "1"),
+                ("upgrade", "1"),
+                ("proxy", "1"),
+                ("trailer", "1"),
+                ("close", "1"),
+            ]);
+            headers.insert("connection", connection.parse().unwrap());
+            strip_hop_by_hop(&mut headers);
+            // A line that is only `close` doesn't list a header.
+            assert_eq!(names(&headers), ["close", "trailer"], "{connection}");
+        }
+    }
+
+    #[test]
+    fn headers_that_describe_the_client_of_a_proxy_are_recognised() {
+        for name in [
+            "forwarded",
+            "x-forwarded-for",
+            "x_forwarded_for",
+            "x-forwarded_prefix",
+            "x-real-ip",
+            "x_real_ip",
+        ] {
+            assert!(is_forwarding_header(name), "{name}");
+        }
+        for name in [
+            "forwarded-for",
+            "from",
+            "x-forwarded",
+            "x-real-ip2",
+            "x-real-i",
+            "x-request-id",
+            "y-forwarded-for",
+        ] {
+            assert!(!is_forwarding_header(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_found_in_any_line_and_letter_case() {
+        let headers = map(&[("vary", "a, Bc"), ("vary", "d")]);
+        for (token, found) in [("bc", true), ("d", true), ("a", true), ("b", false)] {
+            assert_eq!(has_token(&headers, &header::VARY, token), found, "{token}");
+        }
+        assert!(!has_token(&headers, &header::CONNECTION, "a"));
+    }
+
+    #[test]
+    fn a_client_that_sends_grpc_expects_its_status() {
+        for (kind, expected) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/json", false),
+        ] {
+            let headers = map(&[("content-type", kind)]);
+            assert_eq!(is_grpc(&headers), expected, "{kind}");
+        }
+        assert!(!is_grpc(&HeaderMap::new()));
+    }
+
+    #[test]
     fn trailers_that_a_service_could_take_for_checked_headers_are_removed() {
         let mut trailers = map(&[
             ("x-forwarded-for", "1.1.1.1"),

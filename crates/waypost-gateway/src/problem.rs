@@ -363,9 +363,10 @@ impl From<InvalidRequest> for Problem {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
-    use waypost::{ProviderError, ProviderErrorKind};
+    use waypost::{ProviderError, ProviderErrorKind, ServiceName};
 
     use super::*;
 
@@ -415,6 +416,184 @@ mod tests {
             assert_eq!((problem.status.as_u16(), problem.reason), (status, reason));
             assert!(!problem.detail.contains("consul"), "{}", problem.detail);
             assert!(problem.full_detail().contains("consul"));
+            let public = document(problem.clone());
+            assert_eq!(public.get("provider"), None);
+            let internal = document(problem.with_internals());
+            assert_eq!(internal["provider"], "consul at 192.0.2.1:8500");
         }
+    }
+
+    #[test]
+    fn a_service_without_a_usable_instance_has_a_reason_of_its_own() {
+        let service: ServiceName = "orders".parse().unwrap();
+        let age = Duration::from_millis(1500);
+        let provider: Arc<str> = "consul".into();
+        for (error, reason) in [
+            (
+                waypost::Error::UnknownService {
+                    service: service.clone(),
+                    provider: Arc::clone(&provider),
+                    age,
+                },
+                "no_instances",
+            ),
+            (
+                waypost::Error::NoInstances {
+                    service: service.clone(),
+                    provider: Arc::clone(&provider),
+                    age,
+                },
+                "no_instances",
+            ),
+            (
+                waypost::Error::NoneHealthy {
+                    service: service.clone(),
+                    provider: Arc::clone(&provider),
+                    age,
+                    instances: 2,
+                },
+                "none_healthy",
+            ),
+            (
+                waypost::Error::NoMatch {
+                    service: service.clone(),
+                    provider: Arc::clone(&provider),
+                    age,
+                    wanted: "tag".into(),
+                    available: "none".into(),
+                },
+                "no_instances",
+            ),
+        ] {
+            let problem = Problem::from_discovery(&error);
+            assert_eq!((problem.status.as_u16(), problem.reason), (503, reason));
+            assert_eq!(document(problem.clone()).get("age_seconds"), None);
+            let internal = document(problem.with_internals());
+            assert_eq!(internal["age_seconds"], 1.5, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_failed_attempt_has_the_status_of_its_cause() {
+        use AttemptErrorKind as Kind;
+        for (kind, status, retryable) in [
+            (Kind::Connect, 503, true),
+            (Kind::ConnectTimeout, 504, true),
+            (Kind::NotCallable, 502, true),
+            (Kind::Shortage, 503, true),
+            (Kind::Broken, 502, false),
+            (Kind::BrokenReused, 502, false),
+            (Kind::BadResponse, 502, false),
+            (Kind::ResponseTimeout, 504, false),
+            (Kind::ClientStalled, 408, false),
+            (Kind::ClientBody, 400, false),
+            (Kind::ClientBodyTooLarge, 413, false),
+        ] {
+            let problem = Problem::from_attempt(&AttemptError::new(kind, "at 192.0.2.1"));
+            let found = (problem.status.as_u16(), problem.retryable);
+            assert_eq!(found, (status, retryable), "{kind:?}");
+            let is_of_client = (400..500).contains(&status);
+            assert_eq!(problem.detail.contains("192.0.2.1"), is_of_client);
+            assert!(problem.full_detail().contains("192.0.2.1"));
+        }
+    }
+
+    #[test]
+    fn a_document_and_a_page_say_the_same() {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let problem = Problem::new(status, "none_healthy", "no <healthy> instance")
+            .with("similar_services", serde_json::json!(["a&b"]));
+        let found = document(problem.clone());
+        let expected = json!({
+            "type": "about:blank",
+            "title": "Service Unavailable",
+            "status": 503,
+            "detail": "no <healthy> instance",
+            "reason": "none_healthy",
+            "retryable": true,
+            "similar_services": ["a&b"],
+        });
+        assert_eq!(found, expected);
+        let response = problem.into_response(ErrorFormat::Html);
+        let kind = &response.headers()[header::CONTENT_TYPE];
+        assert_eq!(kind, "text/html; charset=utf-8");
+        let page = String::from_utf8(response.into_body().to_vec()).unwrap();
+        for part in [
+            "503 Service Unavailable",
+            "no &lt;healthy&gt; instance",
+            "<a href=\"/a&amp;b/\">a&amp;b</a>",
+            "Trying again",
+            "none_healthy",
+        ] {
+            assert!(page.contains(part), "{part} in {page}");
+        }
+        let problem = Problem::new(StatusCode::NOT_FOUND, "no_route", "");
+        let page = problem.into_response(ErrorFormat::Html).into_body();
+        let page = String::from_utf8(page.to_vec()).unwrap();
+        for part in ["Trying again", "Similar names"] {
+            assert!(!page.contains(part), "{part} in {page}");
+        }
+    }
+
+    #[test]
+    fn the_headers_of_a_response_follow_from_its_status() {
+        for (status, retry_after, closes) in [
+            (400, None, true),
+            (404, None, false),
+            (408, None, true),
+            (413, None, true),
+            (500, None, false),
+            (503, Some("2"), false),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            let response = Problem::new(status, "a_reason", "").into_response(ErrorFormat::Json);
+            assert_eq!(response.status(), status);
+            let header = |name: HeaderName| {
+                let value = response.headers().get(name)?;
+                value.to_str().ok()
+            };
+            assert_eq!(header(header::CACHE_CONTROL), Some("no-store"));
+            assert_eq!(header(header::RETRY_AFTER), retry_after, "{status}");
+            assert_eq!(header(header::CONNECTION), closes.then_some("close"));
+            let kind = header(header::CONTENT_TYPE);
+            assert_eq!(kind, Some("application/problem+json"));
+        }
+    }
+
+    #[test]
+    fn the_format_is_the_one_that_the_client_reads() {
+        let browser = (header::ACCEPT, "application/xhtml+xml, text/html;q=0.9");
+        let grpc = (header::CONTENT_TYPE, "application/grpc+proto");
+        for (method, (name, value), format) in [
+            (Method::GET, browser.clone(), ErrorFormat::Html),
+            (Method::HEAD, browser.clone(), ErrorFormat::Html),
+            (Method::POST, browser, ErrorFormat::Json),
+            (Method::GET, (header::ACCEPT, "*/*"), ErrorFormat::Json),
+            (Method::POST, grpc.clone(), ErrorFormat::Grpc),
+            (Method::GET, grpc, ErrorFormat::Json),
+        ] {
+            let headers = HeaderMap::from_iter([(name, HeaderValue::from_static(value))]);
+            assert_eq!(
+                ErrorFormat::of(&method, &headers),
+                format,
+                "{method} {value}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_grpc_message_is_percent_encoded() {
+        let problem =
+            Problem::new(StatusCode::NOT_FOUND, "no_route", "100 %\nor é").challenge("Bearer");
+        let response = problem.into_response(ErrorFormat::Grpc);
+        let headers = response.headers();
+        assert_eq!(headers["grpc-message"], "no_route: 100 %25%0Aor %C3%A9");
+        assert_eq!(headers[header::CONTENT_TYPE], "application/grpc");
+        assert_eq!(headers[header::WWW_AUTHENTICATE], "Bearer");
+    }
+
+    fn document(problem: Problem) -> Value {
+        let response = problem.into_response(ErrorFormat::Json);
+        serde_json::from_slice(&response.into_body()).unwrap()
     }
 }

@@ -75,4 +75,33 @@ mod tests {
         let taken = (0..1000).filter(|_| budget.withdraw(1000)).count();
         assert_eq!(taken, 10, "the reserve recovers");
     }
+
+    #[test]
+    fn workers_share_the_reserve_down_to_a_minimum() {
+        for (workers, reserve, per_second) in [
+            (0, 100, 10.0),
+            (1, 100, 10.0),
+            (4, 25, 2.5),
+            (1000, 10, 0.01),
+        ] {
+            let mut budget = RetryBudget::new(0.2, workers);
+            let mut take = |now| (0..1000).filter(|_| budget.withdraw(now)).count();
+            assert_eq!(take(0), reserve, "{workers} workers");
+            assert_eq!(take(1000), per_second as usize, "{workers} workers");
+            assert_eq!(take(1_000_000), reserve, "no more than the reserve");
+        }
+    }
+
+    #[test]
+    fn requests_save_up_a_limited_number_of_retries() {
+        let mut budget = RetryBudget::new(1.0, 1);
+        for _ in 0..5000 {
+            budget.deposit();
+        }
+        let taken = (0..5000).filter(|_| budget.withdraw(0)).count();
+        assert_eq!(taken, 1000);
+        let mut none = RetryBudget::new(-1.0, 1);
+        none.deposit();
+        assert_eq!((0..1000).filter(|_| none.withdraw(0)).count(), 100);
+    }
 }

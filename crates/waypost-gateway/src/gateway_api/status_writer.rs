@@ -184,6 +184,7 @@ mod tests {
     use waypost_fake_kubernetes::ApiServer;
     use waypost_testkit::Logs;
 
+    use super::super::conditions::NOW;
     use super::super::objects::ROUTES;
     use super::*;
 
@@ -252,5 +253,57 @@ mod tests {
         history.refused(&change("1", status.clone()));
         let due = |version| history.is_due(&change(version, status.clone()), Instant::now());
         assert_eq!((due("1"), due("2")), (Due::Never, Due::Now));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_object_is_forgotten_once_it_has_nothing_to_change_for_a_long_time() {
+        let mut history = History::default();
+        let ours = change("1", json!({ "parents": [] }));
+        let mut other = ours.clone();
+        other.key = ObjectKey::new("shop", "users");
+        history.written(&ours, Instant::now());
+        history.retain(std::slice::from_ref(&other));
+        assert_eq!(history.is_due(&ours, Instant::now()), Due::Never);
+        tokio::time::advance(REPLACED[1]).await;
+        history.retain(std::slice::from_ref(&ours));
+        assert_eq!(history.is_due(&ours, Instant::now()), Due::Never);
+        history.retain(std::slice::from_ref(&other));
+        assert_eq!(history.is_due(&ours, Instant::now()), Due::Now);
+        history.refused(&ours);
+        history.retain(&[]);
+        assert_eq!(history.is_due(&ours, Instant::now()), Due::Now);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pause_before_a_status_is_written_again_has_a_maximum_and_begins_anew() {
+        let mut history = History::default();
+        let ours = json!({ "parents": [{ "name": "a" }] });
+        let mut pauses = Vec::new();
+        for version in 0..9 {
+            let change = change(&version.to_string(), ours.clone());
+            if let Due::At(time) = history.is_due(&change, Instant::now()) {
+                pauses.push((time - Instant::now()).as_secs());
+                tokio::time::advance(time - Instant::now()).await;
+            }
+            assert_eq!(history.is_due(&change, Instant::now()), Due::Now);
+            history.written(&change, Instant::now());
+        }
+        assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 600, 600]);
+        history.written(&change("9", json!({ "parents": [] })), Instant::now());
+        history.written(&change("10", ours.clone()), Instant::now());
+        let due = history.is_due(&change("11", ours), Instant::now());
+        assert_eq!(due, Due::At(Instant::now() + REPLACED[0]));
+    }
+
+    #[test]
+    fn a_patch_names_its_version_and_sets_the_times() {
+        let condition = json!({ "type": "Accepted", "lastTransitionTime": NOW });
+        let status = json!({ "parents": [{ "conditions": [condition] }] });
+        let patch = patch(&change("7", status.clone()));
+        assert_eq!(patch["metadata"]["resourceVersion"], "7");
+        let without = json!({ "parents": [{ "conditions": [{ "type": "Accepted" }] }] });
+        assert_eq!(without_times(&patch["status"]), without);
+        let set = &patch["status"]["parents"][0]["conditions"][0]["lastTransitionTime"];
+        assert!(humantime::parse_rfc3339(set.as_str().unwrap()).is_ok());
     }
 }

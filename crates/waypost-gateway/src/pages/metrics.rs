@@ -209,3 +209,52 @@ fn ejections(counters: &BalanceCounters) -> u64 {
 fn head(out: &mut String, metric: &str, kind: &str, help: &str) -> std::fmt::Result {
     writeln!(out, "# HELP {metric} {help}\n# TYPE {metric} {kind}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ejections_of_every_cause_are_counted() {
+        let mut counters = BalanceCounters::default();
+        counters.ejected_consecutive_failures = 1;
+        counters.ejected_success_rate = 10;
+        counters.ejected_overloaded = 100;
+        counters.ejected_probe_failed = 1000;
+        counters.ejected_active_check = 10_000;
+        counters.ejections_overflow = 100_000;
+        assert_eq!(ejections(&counters), 11_111);
+    }
+
+    #[test]
+    fn lost_spans_and_lines_are_counted_by_reason() {
+        let mut out = String::new();
+        let spans = SpanCounts {
+            exported: 1,
+            not_accepted: 2,
+            queue_full: 3,
+        };
+        write_spans(&mut out, spans).unwrap();
+        let lost = LostLines::default();
+        lost.queue_full.store(4, Ordering::Relaxed);
+        lost.write_failed.store(5, Ordering::Relaxed);
+        write_lost_lines(&mut out, &lost).unwrap();
+        let samples: Vec<_> = out.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(
+            samples,
+            [
+                "waypost_gateway_spans_exported_total 1",
+                "waypost_gateway_spans_lost_total{reason=\"not_accepted\"} 2",
+                "waypost_gateway_spans_lost_total{reason=\"queue_full\"} 3",
+                "waypost_gateway_access_log_lines_lost_total{reason=\"queue_full\"} 4",
+                "waypost_gateway_access_log_lines_lost_total{reason=\"write_failed\"} 5",
+            ]
+        );
+        assert_eq!(
+            out.lines()
+                .filter(|line| line.ends_with(" counter"))
+                .count(),
+            3
+        );
+    }
+}

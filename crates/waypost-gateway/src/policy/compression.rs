@@ -150,4 +150,106 @@ mod tests {
             &none
         ));
     }
+
+    #[test]
+    fn some_requests_never_get_a_compressed_response() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        for (method, version, accepted) in [
+            (Method::GET, Version::HTTP_11, true),
+            (Method::POST, Version::HTTP_2, true),
+            (Method::HEAD, Version::HTTP_11, false),
+            (Method::GET, Version::HTTP_10, false),
+        ] {
+            let found = CompressionRules::is_accepted(&method, version, &headers);
+            assert_eq!(found, accepted, "{method} {version:?}");
+        }
+    }
+
+    #[test]
+    fn a_response_is_compressed_only_if_its_content_may_be() {
+        let types = ["text/*", "application/*+json", "application/wasm"];
+        let rules = CompressionRules {
+            min_size: 100,
+            types: types.map(str::to_owned).to_vec(),
+            level: 5,
+        };
+        for (status, (name, value), compressed) in [
+            (200, ("content-type", "text/html"), true),
+            (200, ("content-type", "TEXT/html; charset=utf-8"), true),
+            (200, ("content-type", "application/ld+json"), true),
+            (200, ("content-type", "application/+json"), true),
+            (200, ("content-type", "application/json"), false),
+            (200, ("content-type", "application/wasm"), true),
+            (200, ("content-type", "application/wasm2"), false),
+            (200, ("content-type", "text/event-stream"), false),
+            (200, ("content-type", "image/png"), false),
+            (404, ("x-other", ""), true),
+            (206, ("x-other", ""), false),
+            (204, ("x-other", ""), false),
+            (304, ("x-other", ""), false),
+            (103, ("x-other", ""), false),
+            (200, ("content-length", "99"), false),
+            (200, ("content-length", "100"), true),
+            (200, ("content-range", "bytes 0-9/10"), false),
+            (200, ("content-encoding", "br"), false),
+            (200, ("cache-control", "public, no-transform"), false),
+            (200, ("cache-control", "public"), true),
+            (200, ("content-digest", "sha-256=:x:"), false),
+            (200, ("repr-digest", "sha-256=:x:"), false),
+            (200, ("digest", "sha-256=x"), false),
+            (200, ("content-md5", "x"), false),
+        ] {
+            let body = http_body_util::Full::new(bytes::Bytes::from(vec![b'x'; 200]));
+            let mut response = Response::new(body);
+            *response.status_mut() = StatusCode::from_u16(status).unwrap();
+            let headers = response.headers_mut();
+            headers.insert("content-type", HeaderValue::from_static("text/plain"));
+            headers.insert(name, HeaderValue::from_static(value));
+            let found = rules.prepare(true, &mut response);
+            assert_eq!(found, compressed, "{status} {name}: {value}");
+            let headers = response.headers();
+            assert_eq!(headers.contains_key("vary"), compressed, "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn caches_are_told_once_that_other_clients_get_another_response() {
+        let rules = CompressionRules {
+            min_size: 0,
+            types: vec!["text/plain".to_owned()],
+            level: 5,
+        };
+        for (vary, tag, expected) in [
+            (None, "\"a\"", ("accept-encoding", "W/\"a\"")),
+            (
+                Some("cookie"),
+                "W/\"a\"",
+                ("cookie, accept-encoding", "W/\"a\""),
+            ),
+            (
+                Some("Accept-Encoding"),
+                "\"a\"",
+                ("Accept-Encoding", "W/\"a\""),
+            ),
+            (Some("*"), "\"a\"", ("*", "W/\"a\"")),
+        ] {
+            let mut response = Response::new(http_body_util::Full::new(bytes::Bytes::new()));
+            let headers = response.headers_mut();
+            headers.insert("content-type", HeaderValue::from_static("text/plain"));
+            headers.insert("etag", HeaderValue::from_static(tag));
+            if let Some(vary) = vary {
+                headers.insert("vary", HeaderValue::from_static(vary));
+            }
+            assert!(rules.prepare(true, &mut response));
+            let headers = response.headers();
+            assert_eq!(
+                (&headers["vary"], &headers["etag"]),
+                (
+                    &HeaderValue::from_static(expected.0),
+                    &HeaderValue::from_static(expected.1)
+                )
+            );
+        }
+    }
 }

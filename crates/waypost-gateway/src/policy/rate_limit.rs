@@ -114,6 +114,7 @@ fn hash(key: &impl Hash) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::problem::ErrorFormat;
 
     #[tokio::test]
     async fn a_burst_is_allowed_and_then_the_rate() {
@@ -150,7 +151,7 @@ mod tests {
         assert_eq!(limit.shards[0].lock().unwrap().len(), 2);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn keys_have_buckets_of_their_own() {
         let by_key = RateKey::Header(HeaderName::from_static("x-key"));
         let limit = RateLimit::new(1, Duration::from_secs(3600), 1, by_key);
@@ -161,5 +162,33 @@ mod tests {
         assert!(limit.check(&HeaderMap::new(), client, None).is_ok());
         let problem = limit.check(&one, client, None).unwrap_err();
         assert_eq!(problem.status, StatusCode::TOO_MANY_REQUESTS);
+        assert!(problem.detail.contains("in 3600 s"), "{}", problem.detail);
+        let response = problem.into_response(ErrorFormat::Json);
+        assert_eq!(response.headers()[http::header::RETRY_AFTER], "3600");
+        let mut other = HeaderMap::new();
+        other.insert("x-key", "two".parse().unwrap());
+        assert!(limit.check(&other, client, None).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_counts_as_one_key_follows_from_the_limit() {
+        let none = HeaderMap::new();
+        for (by, [same, other]) in [
+            (
+                RateKey::Client,
+                [("::ffff:192.0.2.1", "b"), ("192.0.2.2", "a")],
+            ),
+            (RateKey::ApiKey, [("192.0.2.2", "a"), ("192.0.2.1", "b")]),
+        ] {
+            let limit = RateLimit::new(1, Duration::from_secs(1), 1, by.clone());
+            let check = |client: &str, key| limit.check(&none, client.parse().unwrap(), Some(key));
+            assert!(check("192.0.2.1", "a").is_ok());
+            assert!(check(same.0, same.1).is_err(), "{by:?}");
+            assert!(check(other.0, other.1).is_ok(), "{by:?}");
+        }
+        let limit = RateLimit::new(1, Duration::from_secs(1), 1, RateKey::All);
+        let check = |client: &str| limit.check(&none, client.parse().unwrap(), Some(client));
+        assert!(check("192.0.2.1").is_ok());
+        assert!(check("192.0.2.2").is_err(), "one bucket for all");
     }
 }

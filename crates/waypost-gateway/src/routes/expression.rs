@@ -58,6 +58,9 @@ mod tests {
         ] {
             assert_eq!(expression.matches(text), matches, "{text}");
         }
+        let equal = |text: &str| expression == Expression::parse(text).unwrap();
+        assert!(equal("/users/[0-9]+|/all"));
+        assert!(!equal("/users/[0-9]+"), "another set of paths");
         for bad in ["(", "a)|(b", "\\p{unknown}"] {
             assert!(Expression::parse(bad).is_err(), "{bad}");
         }

@@ -812,7 +812,35 @@ routes:
                 "at least 1",
             ),
             ("service: a, compress: {level: 10}", "1 (fast) to 9"),
+            ("service: a, compress: {level: 0}", "1 (fast) to 9"),
+            ("service: a, compress: {types: [a/b/c]}", "not a media type"),
+            (
+                "service: a, mirror: {service: b, percent: -1}",
+                "between 0 and 100",
+            ),
+            (
+                "service: a, rate_limit: {requests: 1, header: x-a}",
+                "only then",
+            ),
+            (
+                "service: a, rate_limit: {requests: 1, per: 0s}",
+                "at least one",
+            ),
+            (
+                "service: a, cors: {origins: [\"*\", \"https://a\"], credentials: true}",
+                "needs named `origins`",
+            ),
+            ("service: a, sticky: {cookie: \"\"}", "not a cookie name"),
             ("service: a, timeouts: {connect: 0s}", "must not be 0"),
+            ("service: a, timeouts: {idle: 0s}", "`timeouts.idle`"),
+            (
+                "service: a, timeouts: {first_byte: 0s}",
+                "`timeouts.first_byte`",
+            ),
+            (
+                "service: a, timeouts: {upload_idle: 0s}",
+                "`timeouts.upload_idle`",
+            ),
             ("service: a, timeouts: {total: 0s}", "`timeouts.total`"),
             (
                 "service: a, rate_limit: {requests: 1, burst: 0}",
@@ -863,6 +891,63 @@ routes:
         ] {
             let error = error("r.yaml", &format!("routes:\n  - {{{route}}}\n"));
             assert!(error.contains(cause), "{route}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_origin_is_written_as_browsers_send_it() {
+        for origin in [
+            "*",
+            "null",
+            "https://shop.example",
+            "https://shop-2.example_a:8443",
+            "http://localhost:3000",
+            "http://[::1]:3000",
+            "http://a:443",
+            "https://a:80",
+            "chrome-extension://abc",
+        ] {
+            assert!(is_origin(origin), "{origin}");
+        }
+        for wrong in [
+            "",
+            "nul",
+            "shop.example",
+            "://shop.example",
+            "https://",
+            "https://shop.example/",
+            "https://shop.example?a",
+            "https://Shop.example",
+            "HTTPS://shop.example",
+            "https://a:443",
+            "http://a:80",
+            "https://*.example",
+            "https://a b",
+        ] {
+            assert!(!is_origin(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn values_at_a_limit_are_allowed() {
+        for route in [
+            "service: a, compress: {level: 1}",
+            "service: a, compress: {level: 9}",
+            "service: a, compress: {types: [text/html, \"text/*\"]}",
+            "service: a, mirror: {service: b, percent: 0}",
+            "service: a, mirror: {service: b, percent: 100, max_in_flight: 1}",
+            "service: a, rate_limit: {requests: 1, per: 1ms, burst: 1}",
+            "service: a, retries: {attempts: 1}",
+            "service: a, timeouts: {connect: 1ms, first_byte: 1ms, idle: 1ms, upload_idle: 1ms}",
+            "split: [{service: a, weight: 4294967294}, {service: b, weight: 1}]",
+            "split: [{service: a, weight: 0}, {service: b, weight: 1}]",
+            "service: a, cors: {origins: [\"https://a\"], credentials: true}",
+            "service: a, match: {template: \"/{b}/{c}\"}, rewrite: \"/{c}/{b}\"",
+            "service: a, sticky: {cookie: Az0-_.}",
+        ] {
+            let text = format!("routes:\n  - {{{route}}}\n");
+            let parsed = parse(Path::new("r.yaml"), &text);
+            assert!(parsed.is_ok(), "{route}: {}", parsed.unwrap_err());
         }
     }
 }

@@ -168,4 +168,23 @@ mod tests {
             assert_eq!(target, expected, "{path} {prefix}");
         }
     }
+
+    #[test]
+    fn only_a_matched_prefix_can_be_replaced() {
+        let uri: Uri = "/foo/bar?a=b".parse().unwrap();
+        let prefix = PathPattern::prefix("/foo").unwrap();
+        let exact = PathPattern::Exact("/foo/bar".into());
+        let to_prefix = PathChange::Prefix("/xyz".into());
+        let to_whole = PathChange::Whole("/x/y".into());
+        for (change, pattern, expected) in [
+            (None, &prefix, "/foo/bar?a=b"),
+            (Some(&to_prefix), &exact, "/foo/bar?a=b"),
+            (Some(&to_prefix), &prefix, "/xyz/bar?a=b"),
+            (Some(&to_whole), &exact, "/x/y?a=b"),
+            (Some(&to_whole), &prefix, "/x/y?a=b"),
+        ] {
+            let target = rewrite(change, pattern).apply(&uri, "", pattern);
+            assert_eq!(target, expected, "{change:?}");
+        }
+    }
 }

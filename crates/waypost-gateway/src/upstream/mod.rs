@@ -83,3 +83,32 @@ impl Upstream {
         !peers.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_instance_is_forgotten_once_it_has_had_no_requests_for_a_minute() {
+        let url = HttpUrl::parse("http://192.0.2.1:80").unwrap();
+        let tls = Arc::new(ClientTls::new(None).unwrap());
+        let upstream = Upstream::new(&Config::default(), tls);
+        assert!(!upstream.close_idle(0));
+        let peer = upstream.peer_of(&url);
+        assert!(upstream.close_idle(1_000_000), "it has a request");
+        drop(peer);
+        assert!(upstream.close_idle(60_000));
+        assert!(!upstream.close_idle(60_001));
+    }
+
+    #[tokio::test]
+    async fn an_instance_has_one_pool_of_connections() {
+        let url = HttpUrl::parse("http://192.0.2.1:80").unwrap();
+        let other = HttpUrl::parse("http://192.0.2.2:80").unwrap();
+        let tls = Arc::new(ClientTls::new(None).unwrap());
+        let upstream = Upstream::new(&Config::default(), tls);
+        let peer = upstream.peer(&url.instance);
+        assert!(Arc::ptr_eq(&peer, &upstream.peer(&url.instance)));
+        assert!(!Arc::ptr_eq(&peer, &upstream.peer(&other.instance)));
+    }
+}

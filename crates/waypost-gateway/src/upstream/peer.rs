@@ -343,4 +343,110 @@ mod tests {
             assert_eq!(is_cluster_address(ip), expected, "{address}");
         }
     }
+
+    fn instance(url: &str, tags: &[&str], meta: &[(&str, &str)]) -> Instance {
+        let builder = Instance::from_url("a".parse().unwrap(), url).unwrap();
+        let builder = builder.tags(tags.iter().copied());
+        builder.metadata(meta.iter().copied()).build().unwrap()
+    }
+
+    #[test]
+    fn the_protocol_is_that_of_the_scheme_the_metadata_or_the_tags() {
+        let (plain, tls) = (Some((false, false)), Some((true, false)));
+        let (h2c, h2) = (Some((false, true)), Some((true, true)));
+        for (scheme, tags, meta, expected) in [
+            ("http", "", ("", ""), plain),
+            ("ws", "", ("", ""), plain),
+            ("https", "", ("", ""), tls),
+            ("wss", "", ("", ""), tls),
+            ("h2c", "", ("", ""), h2c),
+            ("grpc", "", ("", ""), h2c),
+            ("h2", "", ("", ""), h2),
+            ("grpcs", "", ("", ""), h2),
+            ("tcp", "", ("", ""), None),
+            ("http", "grpc", ("", ""), h2c),
+            ("http", "protocol=h2c", ("", ""), h2c),
+            ("https", "h2", ("", ""), h2),
+            ("http", "web", ("", ""), plain),
+            ("http", "", ("protocol", "h2c"), h2c),
+            ("http", "", ("protocol", "http"), plain),
+            ("http", "", ("appProtocol", "kubernetes.io/h2c"), h2c),
+            ("http", "", ("app_protocol", "http2"), h2c),
+            ("http", "", ("other", "h2c"), plain),
+        ] {
+            let tags: &[&str] = if tags.is_empty() { &[] } else { &[tags] };
+            let meta: &[_] = if meta.0.is_empty() { &[] } else { &[meta] };
+            let instance = instance(&format!("{scheme}://192.0.2.1:80"), tags, meta);
+            let found = protocol(&instance).ok();
+            let found = found.map(|protocol| (protocol.tls, protocol.http2));
+            assert_eq!(found, expected, "{scheme} {tags:?} {meta:?}");
+        }
+    }
+
+    #[test]
+    fn in_a_cluster_only_its_own_addresses_and_names_are_called() {
+        for (url, is_in_cluster) in [
+            ("http://10.0.0.1:80", true),
+            ("http://127.0.0.1:80", false),
+            ("http://orders.shop.svc.cluster.local:80", true),
+            ("http://metadata.google.internal:80", false),
+        ] {
+            let instance = Arc::new(instance(url, &[], &[]));
+            assert!(check_address(&instance, false).is_ok());
+            assert_eq!(
+                check_address(&instance, true).is_ok(),
+                is_in_cluster,
+                "{url}"
+            );
+            let tls = Arc::new(ClientTls::new(None).unwrap());
+            let peer = Peer::new(instance, tls, true);
+            assert_eq!(peer.protocol.is_ok(), is_in_cluster, "{url}");
+        }
+    }
+
+    #[test]
+    fn the_path_of_a_url_comes_before_the_path_of_a_request() {
+        for (url, path, expected) in [
+            ("http://192.0.2.1:80", "/a?b", "/a?b"),
+            ("http://192.0.2.1:80/base", "/a?b", "/base/a?b"),
+        ] {
+            let tls = Arc::new(ClientTls::new(None).unwrap());
+            let peer = Peer::new(Arc::new(instance(url, &[], &[])), tls, false);
+            let path = peer.below_path_prefix(path.parse().unwrap());
+            assert_eq!(path, expected);
+            assert!(!peer.uses_tls());
+        }
+    }
+
+    #[test]
+    fn a_request_over_http2_names_scheme_and_host_in_its_target() {
+        let host = HeaderValue::from_static("shop.example");
+        for (url, host, is_http2, expected) in [
+            ("http://192.0.2.1:80", Some(&host), false, "/a"),
+            (
+                "h2c://192.0.2.1:80",
+                Some(&host),
+                true,
+                "http://shop.example/a",
+            ),
+            ("h2c://192.0.2.1:81", None, true, "http://192.0.2.1:81/a"),
+            (
+                "h2://192.0.2.1:443",
+                Some(&host),
+                true,
+                "https://shop.example/a",
+            ),
+        ] {
+            let tls = Arc::new(ClientTls::new(None).unwrap());
+            let peer = Peer::new(Arc::new(instance(url, &[], &[])), tls, false);
+            let mut request = Request::new(AttemptBody::whole(bytes::Bytes::new()));
+            if let Some(host) = host {
+                request.headers_mut().insert("host", host.clone());
+            }
+            let path = PathAndQuery::from_static("/a");
+            peer.set_target(&mut request, path, is_http2).unwrap();
+            assert_eq!(request.uri().to_string(), expected);
+            assert_eq!(request.headers().contains_key("host"), !is_http2);
+        }
+    }
 }
