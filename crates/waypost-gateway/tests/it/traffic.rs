@@ -225,7 +225,7 @@ async fn metrics_count_requests_by_service_and_class() {
     gateway
         .add("shop", "a", Origin::text("hello").await.address)
         .await;
-    let began = std::time::Instant::now();
+    let began = tokio::time::Instant::now();
     for _ in 0..3 {
         gateway.get("/shop/").await;
     }
