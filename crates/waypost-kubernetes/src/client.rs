@@ -581,3 +581,51 @@ fn request_builder(method: Method, uri: &str, accept: &str) -> http::request::Bu
             concat!("waypost/", env!("CARGO_PKG_VERSION")),
         )
 }
+
+#[cfg(test)]
+mod tests {
+    use waypost_core::Environment;
+    use waypost_fake_kubernetes::ApiServer;
+
+    use super::*;
+    use crate::config::KUBECONFIG;
+
+    fn client(kubeconfig: &std::path::Path) -> ApiClient {
+        let path = kubeconfig.display().to_string();
+        let environment = Environment::from_iter([(KUBECONFIG, path)]);
+        let source = ConfigSource::from_environment(&environment).unwrap();
+        ApiClient::new(source).unwrap().0
+    }
+
+    #[tokio::test]
+    async fn an_object_that_does_not_exist_is_as_good_as_deleted() {
+        let server = ApiServer::builder()
+            .namespace("demo")
+            .start()
+            .await
+            .unwrap();
+        let path = "/api/v1/namespaces/demo/services/gone";
+        client(server.kubeconfig()).delete(path).await.unwrap();
+        // Any other failure is one.
+        server.add_user("reader");
+        let reader = client(&server.kubeconfig_of("reader").unwrap());
+        let error = reader.delete(path).await.unwrap_err();
+        assert!(error.is_access_denied(), "{error}");
+        let error = reader.delete_unchanged(path, "1").await.unwrap_err();
+        assert!(error.is_access_denied(), "{error}");
+    }
+
+    #[test]
+    fn the_address_of_the_server_is_shown_without_user_and_password() {
+        for (url, expected) in [
+            (
+                "https://ann:secret@10.0.0.1:6443/path",
+                "https://10.0.0.1:6443",
+            ),
+            ("http://k8s", "http://k8s"),
+            ("https://[::1]:6443", "https://[::1]:6443"),
+        ] {
+            assert_eq!(displayed(&url.parse().unwrap()), expected);
+        }
+    }
+}

@@ -162,6 +162,14 @@ mod tests {
     }
 
     #[test]
+    fn an_error_of_a_request_is_that_of_the_provider() {
+        let error = ProviderError::unreachable("kubernetes at https://k", "refused");
+        let request = RequestError::from(error.clone());
+        assert_eq!(request.to_string(), "kubernetes at https://k: refused");
+        assert_eq!(ProviderError::from(request).to_string(), error.to_string());
+    }
+
+    #[test]
     fn the_authorizers_message_names_the_user() {
         let message = "403: services is forbidden: User \"ann\" cannot list resource \"services\"";
         assert_eq!(denied_user(message), Some("ann"));

@@ -158,3 +158,89 @@ fn describe(error: &KubeconfigError) -> String {
         other => other.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// The configuration of a file with this cluster, context and user.
+    fn load(cluster: Value, context: Value, user: Value) -> (ClientConfig, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config");
+        let mut content = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{ "name": "c", "cluster": { "server": "https://127.0.0.1:1" } }],
+            "contexts": [{ "name": "c", "context": { "cluster": "c", "user": "ann" } }],
+            "users": [{ "name": "ann", "user": user }],
+        });
+        let merge = |into: &mut Value, from: Value| {
+            for (key, value) in from.as_object().unwrap() {
+                into[key] = value.clone();
+            }
+        };
+        merge(&mut content["clusters"][0]["cluster"], cluster);
+        merge(&mut content["contexts"][0]["context"], context);
+        std::fs::write(&file, content.to_string()).unwrap();
+        // Empty and missing entries are left out, as by kubectl.
+        let list = format!("{}::/no/such/file:", file.display());
+        let environment = Environment::from_iter([(KUBECONFIG, list)]);
+        let files = KubeconfigFiles::from_variable(&environment).unwrap();
+        (files.load().unwrap(), dir)
+    }
+
+    #[test]
+    fn an_empty_proxy_or_namespace_is_none() {
+        for (proxy, namespace, expected) in [
+            ("", "", (None, None)),
+            (
+                "http://proxy:3128",
+                "shop",
+                (Some("http://proxy:3128/"), Some("shop")),
+            ),
+        ] {
+            let cluster = json!({ "proxy-url": proxy });
+            let (config, _dir) = load(cluster, json!({ "namespace": namespace }), json!({}));
+            let proxy = config.kube.proxy_url.map(|url| url.to_string());
+            assert_eq!((proxy.as_deref(), config.namespace.as_deref()), expected);
+        }
+    }
+
+    #[test]
+    fn the_source_of_credentials_is_a_file_a_token_or_a_program_in_this_order() {
+        let exec = json!({ "apiVersion": "v1", "command": "login" });
+        for (user, file, token, plugin) in [
+            (
+                json!({ "tokenFile": "/t", "token": "x", "exec": exec }),
+                true,
+                false,
+                false,
+            ),
+            (json!({ "token": "x", "exec": exec }), false, true, false),
+            (
+                json!({ "username": "a", "password": "b", "exec": exec }),
+                false,
+                false,
+                false,
+            ),
+            (json!({ "exec": exec }), false, false, true),
+            (json!({}), false, false, false),
+        ] {
+            let (config, dir) = load(json!({}), json!({}), user.clone());
+            assert_eq!(config.token_file.is_some(), file, "{user}");
+            assert_eq!(config.kube.auth_info.token.is_some(), token, "{user}");
+            assert_eq!(config.plugin.is_some(), plugin, "{user}");
+            let path = dir.path().join("config");
+            let place = format!("the credentials of user \"ann\" in {}", path.display());
+            assert!(config.identity.starts_with(&place), "{}", config.identity);
+            assert_eq!(config.files, [path]);
+        }
+    }
+
+    #[test]
+    fn the_certificate_authority_is_named_in_errors() {
+        let of = |cluster: Value| load(cluster, json!({}), json!({})).0.ca;
+        assert_eq!(of(json!({})), "the certificates of this system");
+    }
+}

@@ -662,6 +662,65 @@ mod tests {
         assert_eq!(state.next_expiry(), None);
     }
 
+    /// A list may show it before a probe does.
+    #[test]
+    fn a_list_of_an_earlier_version_interrupts_all_answers() {
+        let listed = |rolled_back: Option<RequestError>| ReflectorEvent::Listed {
+            objects: Vec::new(),
+            watch_error: None,
+            rolled_back,
+        };
+        for (rolled_back, is_interruption) in [(None, false), (Some(status(500)), true)] {
+            let mut state = state();
+            subscribe(&mut state, &["web"], false);
+            apply(&mut state, Event::Slices(listed(rolled_back)));
+            let interruption = state.take_updates().cause.interruption;
+            assert_eq!(interruption.is_some(), is_interruption);
+        }
+    }
+
+    #[test]
+    fn the_time_until_an_instance_expires_begins_again_only_after_an_outage() {
+        let mut state = state();
+        subscribe(&mut state, &["web"], false);
+        let slice = object(json!({
+            "metadata": {
+                "name": "waypost-a",
+                "namespace": "demo",
+                "labels": { "kubernetes.io/service-name": "web" },
+                "annotations": {
+                    "waypost.dev/renewed-at": "2999-01-01T00:00:00Z",
+                    "waypost.dev/expires-after": "10m",
+                },
+            },
+            "endpoints": [{ "addresses": ["10.0.0.1"] }],
+        }));
+        let event = ReflectorEvent::Listed {
+            objects: vec![slice],
+            watch_error: None,
+            rolled_back: None,
+        };
+        let begin = Now::read();
+        state.apply(Event::Slices(event), begin);
+        let expiry = state.next_expiry().unwrap();
+        let after = |seconds: u64| Now {
+            monotonic: begin.monotonic + std::time::Duration::from_secs(seconds),
+            ..begin
+        };
+        state.apply(Event::Slices(ReflectorEvent::Confirmed), after(60));
+        assert_eq!(state.next_expiry(), Some(expiry), "it was not renewed");
+        let unresponsive = || Event::Liveness(LivenessEvent::Unresponsive(status(504)));
+        for seconds in [70, 80] {
+            state.apply(unresponsive(), after(seconds));
+            assert_eq!(state.next_expiry(), None, "no renewal could arrive");
+        }
+        state.apply(Event::Liveness(LivenessEvent::Recovered), after(90));
+        let again = state.next_expiry().unwrap();
+        assert!(again > expiry, "{:?}", again - expiry);
+        state.apply(Event::Slices(ReflectorEvent::Confirmed), after(100));
+        assert_eq!(state.next_expiry(), Some(again));
+    }
+
     #[test]
     fn a_bookmark_and_an_answered_probe_confirm_all_answers() {
         let confirmations: [fn() -> Event; 3] = [

@@ -260,3 +260,30 @@ impl<T> Drop for ObjectWatch<T> {
         self.task.abort();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_has_a_path_by_its_group_version_and_plural_name() {
+        for (group, plural, api, text) in [
+            ("", "services", "/api/v1", "services"),
+            (
+                "example.org",
+                "things",
+                "/apis/example.org/v1",
+                "things.example.org",
+            ),
+        ] {
+            let kind = ObjectKind::new(group, "v1", plural);
+            assert_eq!((kind.group(), kind.plural()), (group, plural));
+            assert_eq!(kind.to_string(), text);
+            assert_eq!(kind.path(), format!("{api}/{plural}"));
+            let in_demo = kind.object_path(&ObjectKey::new("demo", "a"));
+            assert_eq!(in_demo, format!("{api}/namespaces/demo/{plural}/a"));
+            let in_cluster = kind.object_path(&ObjectKey::new("", "a"));
+            assert_eq!(in_cluster, format!("{api}/{plural}/a"));
+        }
+    }
+}

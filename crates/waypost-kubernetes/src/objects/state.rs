@@ -244,6 +244,42 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn each_change_is_published_and_a_confirmation_copies_nothing() {
+        let object = |name: &str, spec: &str| json!({ "metadata": { "namespace": "demo", "name": name }, "spec": spec });
+        let mut state = KindState::new(KIND);
+        apply(&mut state, listed(&["a", "b"]));
+        let shown = |state: &KindState<Value>| state.snapshot(&"test".into(), None);
+        let before = shown(&state);
+        apply(&mut state, ReflectorEvent::Confirmed);
+        assert!(Arc::ptr_eq(&before.objects, &shown(&state).objects));
+        // At the end, so that all others are in the same places.
+        apply(&mut state, ReflectorEvent::Applied(object("c", "1")));
+        assert_eq!(names(&state), ["demo/a", "demo/b", "demo/c"]);
+        apply(&mut state, ReflectorEvent::Applied(object("c", "2")));
+        let after = shown(&state);
+        let specs: Vec<_> = after
+            .iter()
+            .map(|(_, object)| object["spec"].clone())
+            .collect();
+        assert_eq!(specs[2], "2");
+        apply(
+            &mut state,
+            ReflectorEvent::Deleted(ObjectKey::new("demo", "c")),
+        );
+        assert_eq!(names(&state), ["demo/a", "demo/b"]);
+        // One name instead of another, with the same value.
+        let parse = |_: &ObjectKind, _| Some(json!(1));
+        let renamed = object("bb", "1");
+        state.apply(
+            ReflectorEvent::Deleted(ObjectKey::new("demo", "b")),
+            Instant::now(),
+            parse,
+        );
+        state.apply(ReflectorEvent::Applied(renamed), Instant::now(), parse);
+        assert_eq!(names(&state), ["demo/a", "demo/bb"]);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_object_that_becomes_unreadable_keeps_its_last_readable_version() {
         let unreadable = |name: &str| json!({ "metadata": { "namespace": "demo", "name": name }, "spec": "unreadable" });
         let mut state = KindState::new(KIND);

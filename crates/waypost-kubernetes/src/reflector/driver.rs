@@ -360,3 +360,171 @@ impl Driver {
         self.paused_until = Some(Instant::now() + time);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{StreamExt, stream};
+    use serde_json::{Value, json};
+    use waypost_core::Environment;
+
+    use super::*;
+    use crate::client::ApiClient;
+    use crate::config::{ConfigSource, KUBECONFIG};
+    use crate::error::ApiStatus;
+    use crate::watch_stream::Chunks;
+
+    /// A driver whose server can't be reached.
+    fn driver() -> Driver {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config");
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{ "name": "c", "cluster": { "server": "https://127.0.0.1:1" } }],
+            "contexts": [{ "name": "c", "context": { "cluster": "c" } }],
+        });
+        std::fs::write(&file, kubeconfig.to_string()).unwrap();
+        let environment = Environment::from_iter([(KUBECONFIG, file.display().to_string())]);
+        let source = ConfigSource::from_environment(&environment).unwrap();
+        let (client, _) = ApiClient::new(source).unwrap();
+        let list_watch = ListWatch {
+            client: Arc::new(client),
+            path: "/api/v1/services".to_owned(),
+            selector: None,
+        };
+        let (_, relists) = watch::channel(0);
+        Driver::new(list_watch, None, Arc::default(), relists)
+    }
+
+    /// A driver that follows this watch from version 5.
+    fn following(chunks: Chunks, max_age: Duration) -> Driver {
+        let mut driver = driver();
+        driver.resource_version = Some("5".into());
+        driver.watch = Some(WatchStream::new(chunks, max_age));
+        driver
+    }
+
+    fn ended() -> Chunks {
+        stream::empty().boxed()
+    }
+
+    fn silent() -> Chunks {
+        stream::pending().boxed()
+    }
+
+    fn gone() -> RequestError {
+        let status = ApiStatus {
+            code: 410,
+            ..ApiStatus::default()
+        };
+        RequestError::from_status("test", status, "me")
+    }
+
+    /// A watch may work for minutes before a proxy cuts it; one that breaks at once is an outage.
+    #[tokio::test(start_paused = true)]
+    async fn a_broken_watch_is_reported_if_it_was_short_or_the_last_attempt_failed() {
+        for (age, is_failing, is_reported) in [
+            (Driver::MIN_WATCH_AGE * 2, false, false),
+            (Driver::MIN_WATCH_AGE / 2, false, true),
+            (Driver::MIN_WATCH_AGE * 2, true, true),
+        ] {
+            // The server does not end it in time.
+            let mut driver = following(silent(), age);
+            driver.is_failing = is_failing;
+            let result = driver.read::<Value>().await;
+            assert_eq!(result.is_err(), is_reported, "{age:?} {is_failing}");
+            assert!(driver.watch.is_none());
+            assert_eq!(driver.resource_version.as_deref(), Some("5"));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_ends_at_once_is_reopened_after_a_pause() {
+        let mut driver = following(ended(), Duration::from_secs(60));
+        assert!(driver.read::<Value>().await.unwrap().is_none());
+        assert!(driver.paused_until.is_some());
+        let mut driver = following(ended(), Duration::from_secs(60));
+        tokio::time::advance(Driver::MIN_WATCH_AGE).await;
+        assert!(driver.read::<Value>().await.unwrap().is_none());
+        assert!(driver.paused_until.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn everything_is_listed_after_a_silent_watch_if_no_probe_detects_a_rollback() {
+        let bookmark = json!({
+            "type": "BOOKMARK", "object": { "metadata": { "resourceVersion": "6" } },
+        });
+        for (relists, is_silent, version) in [
+            (true, true, None),
+            (false, true, Some("5")),
+            (true, false, Some("6")),
+        ] {
+            let line = (!is_silent).then(|| Ok(format!("{bookmark}\n").into()));
+            let mut driver = following(stream::iter(line).boxed(), Duration::from_secs(60));
+            driver.progress.set_relist_after_silence(relists);
+            while driver.watch.is_some() {
+                driver.read::<Value>().await.unwrap();
+            }
+            assert_eq!(
+                driver.resource_version.as_deref(),
+                version,
+                "{relists} {is_silent}"
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_expired_version_is_an_error_only_if_the_next_one_expires_within_seconds() {
+        let mut driver = driver();
+        for (wait, is_reported) in [
+            (Duration::ZERO, false),
+            (Driver::GONE_AGAIN, true),
+            (Driver::GONE_AGAIN + Duration::from_millis(1), false),
+            (Duration::from_secs(1), true),
+        ] {
+            tokio::time::advance(wait).await;
+            driver.resource_version = Some("5".into());
+            let reported = driver.handle_failure(gone()).await;
+            assert_eq!(reported.is_some(), is_reported, "{wait:?}");
+            assert_eq!(driver.resource_version, None);
+            assert!(driver.paused_until.is_some());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_attempt_waits_as_long_as_the_server_asks_within_limits() {
+        let pause = async |retry_after: u64| {
+            let mut driver = driver();
+            let status = ApiStatus {
+                code: 429,
+                ..ApiStatus::default()
+            };
+            let mut error = RequestError::from_status("test", status, "me");
+            error.retry_after = Some(Duration::from_secs(retry_after));
+            assert!(driver.handle_failure(error).await.is_some());
+            driver.paused_until.unwrap() - Instant::now()
+        };
+        assert_eq!(pause(7).await, Duration::from_secs(7));
+        assert_eq!(pause(3600).await, Driver::MAX_RETRY_AFTER);
+        // The first pause of the backoff.
+        assert!(pause(0).await <= Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_list_with_an_earlier_version_was_rolled_back() {
+        let driver = driver();
+        driver.progress.set_resource_version("5");
+        for (version, expected) in [
+            (Some("4"), true),
+            (Some("5"), false),
+            (Some("6"), false),
+            (Some("opaque"), false),
+            (None, false),
+        ] {
+            assert_eq!(
+                driver.rolled_back(version).is_some(),
+                expected,
+                "{version:?}"
+            );
+        }
+    }
+}

@@ -37,3 +37,28 @@ impl WatchProgress {
 pub(crate) fn parse_resource_version(version: &str) -> u64 {
     version.parse().unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resource_version_is_a_number_or_unknown() {
+        let progress = WatchProgress::default();
+        assert_eq!(progress.resource_version(), 0);
+        for (version, expected) in [("17", 17), ("opaque", 0), ("", 0), ("18", 18)] {
+            progress.set_resource_version(version);
+            assert_eq!(progress.resource_version(), expected, "{version}");
+        }
+    }
+
+    #[test]
+    fn a_silent_watch_is_trusted_unless_no_probe_can_detect_a_rollback() {
+        let progress = WatchProgress::default();
+        assert!(!progress.relists_after_silence());
+        for relist in [true, false] {
+            progress.set_relist_after_silence(relist);
+            assert_eq!(progress.relists_after_silence(), relist);
+        }
+    }
+}

@@ -227,4 +227,23 @@ mod tests {
         assert!(names.contains("waypost-billing-1"));
         assert!(names.iter().all(|name| is_dns_label(name)), "{names:?}");
     }
+
+    #[test]
+    fn an_id_that_fits_is_readable_in_the_name_of_its_slice() {
+        let name = |id: &str| slice_name(&InstanceId::new(id));
+        let fits = "x".repeat(55);
+        assert_eq!(name(&fits), format!("waypost-{fits}"));
+        assert_eq!(name(&fits).len(), 63);
+        let long = format!("{fits}x");
+        assert!(name(&long).starts_with(&format!("waypost-{}-", &long[..46])));
+        assert_eq!(name(&long).len(), 63);
+        // Where it is cut, there is no second dash.
+        let dashed = format!("{}-{}", "x".repeat(45), "y".repeat(20));
+        let cut = name(&dashed);
+        assert!(
+            cut.starts_with(&format!("waypost-{}-", "x".repeat(45))),
+            "{cut}"
+        );
+        assert!(!cut.contains("--"), "{cut}");
+    }
 }

@@ -177,7 +177,23 @@ async fn slice_is_ready_as_reported_except_in_maintenance() {
     assert!(is_ready(&server, "b"));
 
     server.delete("endpointslices", "demo", "waypost-b");
+    // The heartbeat says so.
+    let missing = registry.set_maintenance(&registration, Some("disk"));
+    missing.await.unwrap();
     assert_eq!(report(Health::Passing).await, HeartbeatResponse::Forgotten);
+}
+
+#[tokio::test]
+async fn a_service_that_somebody_has_deleted_does_not_disturb_the_deregistration() {
+    let (logs, _guard) = Logs::take();
+    let server = start_server().await;
+    let provider = provider(&server);
+    let registrar = register(&provider, billing("10.0.0.1").id("b")).await;
+    server.delete("services", "demo", "billing");
+    registrar.deregister().await.unwrap();
+    assert!(slice_of(&server, "b").is_none());
+    let complaints = logs.lines(&["cannot delete the Service"]);
+    assert!(complaints.is_empty(), "{complaints:#?}");
 }
 
 #[tokio::test]
