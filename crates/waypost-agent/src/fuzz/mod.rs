@@ -38,19 +38,20 @@ pub fn dns(input: &[u8]) {
     thread_local! {
         static APP: OnceCell<Arc<App>> = const { OnceCell::new() };
     }
-    in_runtime(|| {
-        APP.with(|app| {
-            let app = app.get_or_init(|| {
-                let app = Arc::new(Agent::builder().seed(1).node_name("n1").into_app());
-                for line in INSTANCES.lines() {
-                    send(&app, line.as_bytes());
-                }
-                app
-            });
-            for limit in [SizeLimit::Datagram, SizeLimit::Stream] {
-                dns::respond(app, input, limit);
+    let new_app = || {
+        in_runtime(|| {
+            let app = Arc::new(Agent::builder().seed(1).node_name("n1").into_app());
+            for line in INSTANCES.lines() {
+                send(&app, line.as_bytes());
             }
-        });
+            app
+        })
+    };
+    APP.with(|app| {
+        let app = app.get_or_init(new_app);
+        for limit in [SizeLimit::Datagram, SizeLimit::Stream] {
+            dns::respond(app, input, limit);
+        }
     });
 }
 
@@ -111,19 +112,14 @@ fn send(app: &Arc<App>, line: &[u8]) {
     let _ = response.poll(&mut Context::from_waker(Waker::noop()));
 }
 
-/// Calls `act` in a runtime that is never driven, so that no check runs.
+/// Calls `act` in a new runtime that is never driven, so that no check runs. The tasks that `act` spawns
+/// are dropped with the runtime.
 fn in_runtime<T>(act: impl FnOnce() -> T) -> T {
-    thread_local! {
-        static RUNTIME: OnceCell<Option<Runtime>> = const { OnceCell::new() };
-    }
-    RUNTIME.with(|runtime| {
-        let build = || {
-            let mut builder = tokio::runtime::Builder::new_current_thread();
-            builder.enable_all().build().ok()
-        };
-        let _entered = runtime.get_or_init(build).as_ref().map(Runtime::enter);
-        act()
-    })
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let _entered = runtime.as_ref().map(Runtime::enter);
+    act()
 }
 
 #[cfg(test)]
