@@ -12,7 +12,7 @@ use crate::error::ConfigError;
 ///
 /// The text may have any length and any number of aliases (`*name`), since programs that write YAML use
 /// many aliases of one anchor. But all aliases together may stand for a million values at most, so that a short
-/// file can't fill the memory, and lists and mappings may be nested 64 deep.
+/// file can't fill the memory, and lists and mappings may be nested 32 deep.
 ///
 /// ```
 /// # use std::collections::BTreeMap;
@@ -29,6 +29,7 @@ use crate::error::ConfigError;
 pub fn parse_yaml<T: DeserializeOwned>(origin: impl Display, yaml: &str) -> Result<T, ConfigError> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
+            max_depth: 32,
             max_events: usize::MAX,
             max_nodes: usize::MAX,
             max_aliases: usize::MAX,

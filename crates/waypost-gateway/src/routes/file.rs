@@ -1,19 +1,20 @@
 //! The routes file: YAML, or TOML if its name ends in `.toml`. Errors have line and column.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fmt::Display;
 use std::path::Path;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
 use serde::Deserialize;
-use waypost::{ConfigError, ServiceName, parse_yaml};
+use waypost::{ConfigError, ServiceName};
 
 use super::auth_spec::{ApiKeysSpec, AuthSpec, ExternalAuthSpec, JwtSpec};
+use super::document::{Document, Problem, ReadError, keys, located};
 use super::pattern::{Conditions, HostPattern, PathPattern, Segment};
 use super::values::{Check, Checked, duration, size};
 use crate::header_edits::HeaderEdits;
 use crate::pages::is_probe;
+use crate::similar::closest;
 
 /// A routes file.
 #[derive(Debug, Default)]
@@ -22,28 +23,11 @@ pub(crate) struct RoutesFile {
     pub(crate) routes: Vec<RouteSpec>,
 }
 
-/// A file in YAML.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct YamlFile {
-    #[serde(default)]
-    routes: Vec<serde_saphyr::Spanned<RouteSpec>>,
-}
-
-/// A file in TOML, with the positions that errors otherwise lack.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TomlFile {
-    #[serde(default)]
-    routes: Vec<toml::Spanned<Fields>>,
-}
-
 /// One validated route of the file.
-#[derive(Debug, Deserialize)]
-#[serde(try_from = "Fields")]
+#[derive(Debug)]
 pub(crate) struct RouteSpec {
     /// Line and column in the file.
-    pub(crate) position: Option<(u64, u64)>,
+    pub(crate) position: (u64, u64),
     pub(crate) name: Option<String>,
     pub(crate) hosts: Vec<HostPattern>,
     pub(crate) path: PathPattern,
@@ -249,40 +233,71 @@ pub(crate) struct StickySpec {
 /// # Errors
 /// What is wrong, and at which line and column.
 pub(crate) fn parse(path: &Path, content: &str) -> Result<RoutesFile, ConfigError> {
-    let at = |position, problem: &dyn Display| located(path, position, problem);
-    let routes: Vec<RouteSpec> = if path.extension().is_some_and(|ending| ending == "toml") {
-        let position = |at: usize| Some(line_and_column(content, at));
-        let file: TomlFile = toml::from_str(content).map_err(|error| {
-            let start = error.span().map(|span| span.start);
-            at(start.and_then(position), &error.message())
-        })?;
-        let routes = file.routes.into_iter().map(|fields| {
-            let position = position(fields.span().start);
-            let route = RouteSpec::try_from(fields.into_inner());
-            route
-                .map(|route| RouteSpec { position, ..route })
-                .map_err(|problem| at(position, &problem))
-        });
-        routes.collect::<Result<_, _>>()?
-    } else {
-        // An empty file, or one with only comments, is `null`.
-        let file: Option<YamlFile> = parse_yaml(path.display(), content)?;
-        let routes = file.map(|file| file.routes).unwrap_or_default();
-        let routes = routes.into_iter().map(|route| RouteSpec {
-            position: Some((route.referenced.line(), route.referenced.column())),
-            ..route.value
-        });
-        routes.collect()
+    let document = Document::parse(path, content)?;
+    let error = |error: ReadError| document.error(&error, describe);
+    let route = |node| {
+        let fields: Fields = document.read(node).map_err(error)?;
+        let position = document.position(node);
+        let route = fields.into_route(position);
+        route.map_err(|problem| located(path, position, &problem))
     };
+    let nodes = document.list(&["routes"]).map_err(error)?;
+    let routes: Vec<RouteSpec> = nodes.iter().map(route).collect::<Result<_, _>>()?;
     check_names(path, &routes)?;
     Ok(RoutesFile { routes })
+}
+
+/// Describes a problem. For an unknown key, it says what was probably meant.
+fn describe(problem: &Problem) -> String {
+    let (key, known) = match problem {
+        Problem::Other(message) => return message.clone(),
+        Problem::UnknownKey { key, known } => (key, *known),
+    };
+    let similar = closest(key, known.iter().copied());
+    let is_typo = |meant: &&String| strsim::osa_distance(key, meant) == 1;
+    if let Some(meant) = similar.first().filter(is_typo) {
+        return format!("unknown key {key:?}; did you mean `{meant}`?");
+    }
+    let tables = tables();
+    let has_key = |(_, keys): &&(&str, &[&str])| keys.contains(&key.as_str());
+    let places: Vec<_> = tables.iter().filter(has_key).map(|it| it.0).collect();
+    match (places.as_slice(), similar.first(), known) {
+        (["a route", ..], ..) => format!("`{key}` belongs in a route"),
+        ([_, ..], ..) => format!("`{key}` belongs in `{}`", places.join("` or `")),
+        ([], Some(meant), _) => format!("unknown key {key:?}; did you mean `{meant}`?"),
+        ([], None, [only]) => format!("unknown key {key:?}; the only key here is `{only}`"),
+        ([], None, _) => format!(
+            "unknown key {key:?}; the keys here are {}",
+            known.join(", ")
+        ),
+    }
+}
+
+/// The tables of a route with their keys.
+fn tables() -> [(&'static str, &'static [&'static str]); 14] {
+    [
+        ("a route", keys::<Fields>()),
+        ("match", keys::<MatchSpec>()),
+        ("split", keys::<DestinationSpec>()),
+        ("request_headers", keys::<EditsSpec>()),
+        ("timeouts", keys::<Timeouts>()),
+        ("retries", keys::<Retries>()),
+        ("limits", keys::<LimitsSpec>()),
+        ("rate_limit", keys::<RateLimitSpec>()),
+        ("cors", keys::<CorsSpec>()),
+        ("compress", keys::<CompressSpec>()),
+        ("sticky", keys::<StickySpec>()),
+        ("jwt", keys::<JwtSpec>()),
+        ("api_keys", keys::<ApiKeysSpec>()),
+        ("external_auth", keys::<ExternalAuthSpec>()),
+    ]
 }
 
 /// Checks that no two routes have the same name, which the access log and the pages show.
 fn check_names(path: &Path, routes: &[RouteSpec]) -> Result<(), ConfigError> {
     let mut lines = HashMap::new();
     for route in routes {
-        let line = route.position.map_or(0, |(line, _)| line);
+        let (line, _) = route.position;
         if let Some(name) = &route.name
             && let Some(first) = lines.insert(name, line)
         {
@@ -293,35 +308,16 @@ fn check_names(path: &Path, routes: &[RouteSpec]) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// An error at a line and column of the file.
-pub(super) fn located(
-    path: &Path,
-    position: Option<(u64, u64)>,
-    problem: &dyn Display,
-) -> ConfigError {
-    let path = path.display();
-    let location = match position {
-        Some((line, column)) => format!("{path}:{line}:{column}"),
-        None => path.to_string(),
-    };
-    ConfigError::new(location, problem.to_string())
-}
-
-fn line_and_column(text: &str, at: usize) -> (u64, u64) {
-    let before = text.get(..at).unwrap_or(text);
-    let line = before.matches('\n').count() as u64 + 1;
-    let start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    (line, before.len().saturating_sub(start) as u64 + 1)
-}
-
-impl TryFrom<Fields> for RouteSpec {
-    type Error = String;
-
-    fn try_from(fields: Fields) -> Result<Self, String> {
-        fields.validate()?;
-        let path = fields.matches.path_pattern()?;
-        let destinations = fields.destinations()?;
-        let rewrite = match (fields.rewrite, fields.strip_prefix) {
+impl Fields {
+    /// Validates the route.
+    ///
+    /// # Errors
+    /// The first value that is wrong, or that contradicts another.
+    fn into_route(self, position: (u64, u64)) -> Result<RouteSpec, String> {
+        self.validate()?;
+        let path = self.matches.path_pattern()?;
+        let destinations = self.destinations()?;
+        let rewrite = match (self.rewrite, self.strip_prefix) {
             (Some(_), true) => {
                 return Err("`rewrite` and `strip_prefix` exclude each other".into());
             }
@@ -331,51 +327,44 @@ impl TryFrom<Fields> for RouteSpec {
             (None, false) => None,
         };
         let auth = AuthSpec {
-            jwt: fields.jwt,
-            api_keys: fields.api_keys,
-            external: fields.external_auth,
+            jwt: self.jwt,
+            api_keys: self.api_keys,
+            external: self.external_auth,
         };
         auth.validate()?;
         let conditions = Conditions {
-            methods: fields
+            methods: self
                 .matches
                 .methods
                 .into_iter()
                 .map(|method| method.0)
                 .collect(),
-            headers: pairs(fields.matches.headers)?,
+            headers: pairs(self.matches.headers)?,
             ..Conditions::default()
         };
-        Ok(Self {
-            position: None,
-            name: fields.name,
-            hosts: fields
-                .matches
-                .hosts
-                .into_iter()
-                .map(|host| host.0)
-                .collect(),
+        Ok(RouteSpec {
+            position,
+            name: self.name,
+            hosts: self.matches.hosts.into_iter().map(|host| host.0).collect(),
             path,
             conditions,
             destinations,
             rewrite,
-            request_headers: fields.request_headers.try_into()?,
-            response_headers: fields.response_headers.try_into()?,
-            timeouts: fields.timeouts,
-            retries: fields.retries,
-            limits: fields.limits,
-            rate_limit: fields.rate_limit,
-            cors: fields.cors,
-            compress: fields.compress,
-            max_body: fields.max_body,
-            sticky: fields.sticky,
+            request_headers: self.request_headers.try_into()?,
+            response_headers: self.response_headers.try_into()?,
+            timeouts: self.timeouts,
+            retries: self.retries,
+            limits: self.limits,
+            rate_limit: self.rate_limit,
+            cors: self.cors,
+            compress: self.compress,
+            max_body: self.max_body,
+            sticky: self.sticky,
             auth,
-            mirror: fields.mirror,
+            mirror: self.mirror,
         })
     }
-}
 
-impl Fields {
     /// Checks the values that are valid by themselves.
     fn validate(&self) -> Result<(), String> {
         self.timeouts.validate()?;
@@ -652,6 +641,51 @@ routes:
     sticky: {cookie: at}
 "#;
 
+    /// A key of the second line of a route, and the error.
+    const WRONG_YAML: &str = r#"
+path: /x => 3:5: `path` belongs in `match` or `external_auth`
+timeout: 3s => 3:5: unknown key "timeout"; did you mean `timeouts`?
+macth: {path: /x} => 3:5: unknown key "macth"; did you mean `match`?
+match: {paht: /x} => 3:13: unknown key "paht"; did you mean `path`?
+match: {host: a.b} => 3:13: unknown key "host"; did you mean `hosts`?
+match: {service: b} => 3:13: `service` belongs in a route
+attempts: 3 => 3:5: `attempts` belongs in `retries`
+requestHeaders: {} => 3:5: unknown key "requestHeaders"; did you mean `request_headers`?
+compress: {gzip: true} => 3:16: unknown key "gzip"; the keys here are min_size, types, level
+timeouts: 3s => 3:15: expected a mapping with keys such as connect, first_byte, idle, upload_idle
+timeouts: {connect: [1s]} => 3:25: expected a string
+retries: {attempts: many} => 3:25: expected a whole number from 0 to 4294967295
+retries: {attempts: -1} => 3:25: expected a whole number from 0 to 4294967295
+retries: {attempts: 99999999999} => 3:25: expected a whole number from 0 to 4294967295
+limits: {concurrent: -1} => 3:26: expected a whole number of 0 or more
+limits: {concurrent: 184467440737095516150} => 3:26: expected a whole number of 0 or more
+limits: {} => 3:13: the key `concurrent` is missing
+strip_prefix: 1 => 3:19: expected true or false
+rate_limit: {requests: 1, by: user} => 3:35: "user" is unknown; use one of client, header, key, all
+rate_limit: {requests: 1, by: 3} => 3:35: expected one of client, header, key, all
+request_headers: {set: [a]} => 3:28: expected a mapping of names to values
+match: {methods: GET} => 3:22: expected a list, such as [a, b]
+max_body: {} => 3:15: expected a number of bytes, such as 1000, 64KiB or 10MB
+max_body: ~ => 3:15: there is no value; expected a number of bytes, such as 1000, 64KiB or 10MB
+mirror: {service: b, percent: all} => 3:35: expected a number
+split: {service: b} => 3:12: expected a list, such as [a, b]
+service: b => 3:5: the key "service" is there twice; keep one
+name: [a] => 3:11: expected a string
+"#;
+
+    /// The same in TOML.
+    const WRONG_TOML: &str = r#"
+path = "/x" => 3:1: `path` belongs in `match` or `external_auth`
+version = 1.10 => 3:11: expected a string in quotes
+strip_prefix = 1 => 3:16: expected true or false
+timeouts = "3s" => 3:12: expected a table with keys such as connect, first_byte, idle, upload_idle
+timeouts = 3 => 3:12: expected a table with keys such as connect, first_byte, idle, upload_idle
+retries = {attempts = "3"} => 3:23: expected a whole number from 0 to 4294967295
+max_body = -1 => 3:12: a number of bytes can't be negative
+match.hosts = "a.b" => 3:15: expected a list, such as [a, b]
+service = "b" => 3:1: duplicate key
+"#;
+
     fn error(name: &str, text: &str) -> String {
         parse(Path::new(name), text).unwrap_err().to_string()
     }
@@ -708,6 +742,112 @@ routes:
                     .is_empty(),
                 "{name}"
             );
+        }
+    }
+
+    #[test]
+    fn an_error_says_what_would_be_right() {
+        let cases = |text: &'static str| text.lines().filter_map(|line| line.split_once(" => "));
+        for (key, expected) in cases(WRONG_YAML) {
+            let text = format!("routes:\n  - service: a\n    {key}\n");
+            assert_eq!(error("r.yaml", &text), format!("r.yaml:{expected}"));
+        }
+        for (key, expected) in cases(WRONG_TOML) {
+            let text = format!("[[routes]]\nservice = \"a\"\n{key}\n");
+            assert_eq!(error("r.toml", &text), format!("r.toml:{expected}"));
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_no_list_of_routes_is_told_how_to_begin() {
+        let yaml_list = "expected `routes:` and a list whose items begin with `- `";
+        let toml_list = "expected tables that each begin with [[routes]]";
+        let typo = "unknown key \"route\"; did you mean `routes`?";
+        for (name, text, position, expected) in [
+            ("r.yaml", "route:\n  - service: a\n", "1:1", typo),
+            ("r.yaml", "- service: a\n", "1:1", yaml_list),
+            ("r.yaml", "routes:\n  service: a\n", "2:3", yaml_list),
+            ("r.yaml", "routes: 3\n", "1:9", yaml_list),
+            (
+                "r.yaml",
+                "service: a\n",
+                "1:1",
+                "`service` belongs in a route",
+            ),
+            (
+                "r.yaml",
+                "routes: [a]\n",
+                "1:10",
+                "expected a mapping with keys such as name, match, service, version",
+            ),
+            (
+                "r.yaml",
+                "x: &x {idle: 1m}\nroutes:\n - {service: a, timeouts: *x}\n",
+                "1:1",
+                "unknown key \"x\"; the only key here is `routes`",
+            ),
+            ("r.toml", "[[route]]\nservice = \"a\"\n", "1:3", typo),
+            ("r.toml", "[routes]\nservice = \"a\"\n", "1:1", toml_list),
+            ("r.toml", "routes = 3\n", "1:10", toml_list),
+        ] {
+            assert_eq!(error(name, text), format!("{name}:{position}: {expected}"));
+        }
+    }
+
+    #[test]
+    fn an_alias_is_read_like_the_value_it_stands_for_and_an_error_is_where_that_is() {
+        let timeouts = |first: &str, second: &str| {
+            let text = format!(
+                "routes:\n- {{service: a, timeouts: &x {first}}}\n- {{service: b, timeouts: {second}}}\n"
+            );
+            parse(Path::new("r.yaml"), &text).map_err(|error| error.to_string())
+        };
+        let merged = timeouts("{idle: 1m}", "{<<: *x, total: 2m}").unwrap();
+        let limits = &merged.routes[1].timeouts;
+        assert_eq!(limits.idle, Some(Duration::from_secs(60)));
+        assert_eq!(limits.total, Some(Duration::from_secs(120)));
+        let error = timeouts("{idle: 1m}", "{<<: *x, x: 1}").unwrap_err();
+        assert!(
+            error.starts_with("r.yaml:3:35: unknown key \"x\""),
+            "{error}"
+        );
+        let error = timeouts("{idle: 1}", "*x").unwrap_err();
+        assert!(
+            error.starts_with("r.yaml:2:36: \"1\" is not a time"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn what_looks_like_a_number_is_a_string_where_yaml_expects_one() {
+        for (text, version) in [
+            ("1.10", "1.10"),
+            ("2", "2"),
+            ("0x10", "0x10"),
+            ("true", "true"),
+            ("no", "no"),
+            ("1e3", "1e3"),
+            ("2026-11-30", "2026-11-30"),
+            ("'1.10' # comment", "1.10"),
+            ("!!str 1.10", "1.10"),
+            (">-\n      1.10", "1.10"),
+        ] {
+            let text = format!("# é\nroutes:\n  - service: a\n    version: {text}\n");
+            let file = parse(Path::new("r.yaml"), &text).unwrap();
+            let route = &file.routes[0].destinations[0];
+            assert_eq!(route.version.as_deref(), Some(version), "{text}");
+        }
+    }
+
+    #[test]
+    fn deep_nesting_is_an_error_and_not_an_overflow() {
+        let lists = format!("{}{}", "[".repeat(2_000), "]".repeat(2_000));
+        for (name, text) in [
+            ("r.yaml", format!("routes: {lists}")),
+            ("r.toml", format!("routes = {lists}")),
+        ] {
+            let error = error(name, &text);
+            assert!(error.starts_with(&format!("{name}:1:")), "{error}");
         }
     }
 

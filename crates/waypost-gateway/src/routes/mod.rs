@@ -4,6 +4,7 @@
 //! registry for arbitrary names.
 
 mod auth_spec;
+mod document;
 mod expression;
 mod file;
 mod http_route;
@@ -201,7 +202,7 @@ impl Routes {
             let mut service = |name: &ServiceName| self.service(&mut services, name);
             let access = (spec.auth.clone())
                 .build(around, &self.auth, &mut service)
-                .map_err(|problem| file::located(path, spec.position, &problem))?;
+                .map_err(|problem| document::located(path, spec.position, &problem))?;
             let route = Route::from_file(spec, index, &name, &self.limits, access, service);
             Ok(Arc::new(route))
         });
@@ -592,7 +593,7 @@ pub fn check_routes(path: &Path) -> Result<usize, ConfigError> {
     let environment = Environment::of_this_process();
     for route in &file.routes {
         let checked = route.auth.check_sources(surroundings(path, &environment));
-        checked.map_err(|problem| file::located(path, route.position, &problem))?;
+        checked.map_err(|problem| document::located(path, route.position, &problem))?;
     }
     Ok(file.routes.len())
 }

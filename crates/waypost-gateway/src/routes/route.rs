@@ -283,7 +283,7 @@ impl Route {
                 .name
                 .unwrap_or_else(|| format!("routes[{index}]"))
                 .into(),
-            source: RouteSource::File(Arc::clone(file), spec.position.map(|(line, _)| line)),
+            source: RouteSource::File(Arc::clone(file), spec.position.0),
             hosts: spec.hosts,
             except_hosts: Vec::new(),
             path: spec.path,
@@ -513,6 +513,8 @@ fn cors(spec: CorsSpec) -> Cors {
 
 #[cfg(test)]
 mod tests {
+    use waypost::parse_yaml;
+
     use super::*;
 
     #[tokio::test]
@@ -520,7 +522,8 @@ mod tests {
         let headers = HeaderMap::new();
         let clients = ["192.0.2.1", "192.0.2.2"].map(|client| client.parse().unwrap());
         for (by, shares) in [("", false), ("by: client", false), ("by: all", true)] {
-            let spec = serde_saphyr::from_str(&format!("requests: 1\nper: 1h\n{by}")).unwrap();
+            let text = format!("requests: 1\nper: 1h\n{by}");
+            let spec = parse_yaml("limit.yaml", &text).unwrap();
             let limit = rate_limit(spec);
             assert!(limit.check(&headers, clients[0], None).is_ok(), "{by}");
             assert!(limit.check(&headers, clients[0], None).is_err(), "{by}");

@@ -11,7 +11,7 @@ pub(crate) enum RouteSource {
     /// The tags or metadata of the service's instances.
     Tags,
     /// The name of the routes file, and the line.
-    File(Arc<str>, Option<u64>),
+    File(Arc<str>, u64),
     /// An object, such as `HTTPRoute shop/orders`.
     Object(Arc<str>),
 }
@@ -21,8 +21,7 @@ impl fmt::Display for RouteSource {
         match self {
             Self::Discovery => f.write_str("discovery"),
             Self::Tags => f.write_str("tags"),
-            Self::File(name, None) => f.write_str(name),
-            Self::File(name, Some(line)) => write!(f, "{name}:{line}"),
+            Self::File(name, line) => write!(f, "{name}:{line}"),
             Self::Object(object) => f.write_str(object),
         }
     }
