@@ -80,9 +80,13 @@ pub async fn stale_instances(
             .any(|check| check.output.starts_with("TTL expired"));
         let host = match service.address.as_str() {
             "" => "127.0.0.1",
-            address => address,
+            address => address.trim_matches(['[', ']']),
         };
-        let address = format!("{host}:{}", service.port);
+        let address = if host.contains(':') {
+            format!("[{host}]:{}", service.port)
+        } else {
+            format!("{host}:{}", service.port)
+        };
         let why = if is_expired {
             "its TTL check has expired".to_owned()
         } else if service.port != 0 && is_loopback(host) && is_closed(&address).await {
@@ -127,7 +131,6 @@ pub async fn deregister_stale_instances(
 }
 
 fn is_loopback(host: &str) -> bool {
-    let host = host.trim_matches(['[', ']']);
     let address: Result<IpAddr, _> = host.parse();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
@@ -136,5 +139,26 @@ async fn is_closed(address: &str) -> bool {
     match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
         Ok(Err(error)) => error.kind() == ErrorKind::ConnectionRefused,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_addresses_of_this_machine_are_probed() {
+        for (host, expected) in [
+            ("localhost", true),
+            ("127.0.0.1", true),
+            ("127.9.9.9", true),
+            ("::1", true),
+            ("10.1.2.3", false),
+            ("fd00::1", false),
+            ("example.com", false),
+            ("localhost.example.com", false),
+        ] {
+            assert_eq!(is_loopback(host), expected, "{host}");
+        }
     }
 }

@@ -228,6 +228,8 @@ mod tests {
     fn a_request_has_the_name_of_the_service_and_its_length() {
         assert_eq!(*encode_request(""), [0, 0, 0, 0, 0]);
         assert_eq!(*encode_request("ab"), [0, 0, 0, 0, 4, 0x0a, 2, b'a', b'b']);
+        let short = encode_request(&"a".repeat(127));
+        assert_eq!(short[..7], [0, 0, 0, 0, 129, 0x0a, 127]);
         let long = encode_request(&"a".repeat(300));
         assert_eq!(long[..8], [0, 0, 0, 1, 47, 0x0a, 0xac, 2]);
         assert_eq!(long.len(), 5 + 303);

@@ -82,3 +82,26 @@ fn malformed(received: &[u8]) -> Option<Vec<u8>> {
         .to_vec()
         .ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_that_can_not_be_read_gets_an_error_and_a_response_gets_none() {
+        let header = |flags: u8, length: usize| {
+            let mut bytes = vec![0; length];
+            bytes[..3].copy_from_slice(&[0xab, 0xcd, flags]);
+            bytes
+        };
+        for query in [header(0, 12), header(0x7f, 12), header(0x01, 100)] {
+            let response = malformed(&query).unwrap();
+            let response = Message::from_vec(&response).unwrap();
+            assert_eq!(response.metadata.id, 0xabcd);
+            assert_eq!(response.metadata.response_code, ResponseCode::FormErr);
+        }
+        for other in [header(0, 11), header(0x80, 12), header(0xff, 100), vec![]] {
+            assert_eq!(malformed(&other), None, "{other:?}");
+        }
+    }
+}

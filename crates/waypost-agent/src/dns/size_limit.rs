@@ -70,8 +70,13 @@ pub(super) fn encode(message: &mut Message, limit: usize) -> Option<Vec<u8>> {
     encode_within(message, limit)
 }
 
+/// The whole message, if it fits.
 fn encode_within(message: &Message, limit: usize) -> Option<Vec<u8>> {
-    message.to_vec().ok().filter(|bytes| bytes.len() <= limit)
+    const TRUNCATED: u8 = 0x02;
+    let bytes = message.to_vec().ok()?;
+    // A message of more than 64 KiB is encoded as far as it fits, with this flag and half a record at the end.
+    let is_whole = bytes.get(2).is_some_and(|flags| flags & TRUNCATED == 0);
+    (is_whole && bytes.len() <= limit).then_some(bytes)
 }
 
 /// Keeps the first `count` answers, and the additional records with the addresses of their targets,
@@ -90,5 +95,81 @@ fn target(record: &Record) -> Option<&hickory_proto::rr::Name> {
     match &record.data {
         RData::SRV(srv) => Some(&srv.target),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_proto::op::{OpCode, Query};
+    use hickory_proto::rr::rdata::A;
+    use hickory_proto::rr::{Name, RecordType};
+
+    use super::*;
+
+    /// A response of 19 bytes with 16 more for each answer.
+    fn response(answers: u32) -> Message {
+        let name = Name::from_ascii("a.").unwrap();
+        let mut message = Message::response(1, OpCode::Query);
+        message.add_query(Query::query(name.clone(), RecordType::A));
+        for number in 0..answers {
+            let address = A(std::net::Ipv4Addr::from(number));
+            message.add_answer(Record::from_rdata(name.clone(), 0, RData::A(address)));
+        }
+        message
+    }
+
+    #[test]
+    fn a_response_has_as_many_answers_as_fit() {
+        for (answers, limit, expected) in [
+            (0, 512, 0),
+            (3, 512, 3),
+            (4, 512, 3),
+            (4, 513, 4),
+            (31, 515, 31),
+            (32, 515, 31),
+            (63, 1027, 63),
+            (64, 1027, 63),
+            (500, 1026, 62),
+        ] {
+            let mut message = response(answers);
+            let bytes = encode(&mut message, limit).unwrap();
+            assert!(bytes.len() <= limit);
+            assert_eq!(bytes.len(), 19 + 16 * expected, "{answers} in {limit}");
+            assert_eq!(message.answers, response(answers).answers[..expected]);
+        }
+        assert_eq!(encode(&mut response(0), 18), None);
+    }
+
+    #[test]
+    fn a_response_over_tcp_has_whole_records_only() {
+        for answers in [3000, 5000, 9000] {
+            let mut message = response(answers);
+            let bytes = encode(&mut message, 65_535).unwrap();
+            let decoded = Message::from_vec(&bytes).unwrap();
+            assert!(!decoded.metadata.truncation, "{answers}");
+            let kept = decoded.answers.len() as u32;
+            assert_eq!(decoded.answers, response(kept).answers);
+            assert_eq!(
+                decoded.to_vec().unwrap(),
+                bytes,
+                "nothing after the last record"
+            );
+            let one_more = encode_within(&response(kept + 1), 65_535);
+            assert!(kept == answers || one_more.is_none(), "{kept} of {answers}");
+        }
+    }
+
+    #[test]
+    fn the_limit_is_that_of_the_transport_and_the_client() {
+        let announced = |size| {
+            let mut edns = Edns::new();
+            edns.set_max_payload(size);
+            edns
+        };
+        assert_eq!(SizeLimit::Datagram.bytes(None), 512);
+        assert_eq!(SizeLimit::Datagram.bytes(Some(&announced(511))), 512);
+        assert_eq!(SizeLimit::Datagram.bytes(Some(&announced(1232))), 1232);
+        assert_eq!(SizeLimit::Datagram.bytes(Some(&announced(65_535))), 65_507);
+        assert_eq!(SizeLimit::Stream.bytes(Some(&announced(1232))), 65_535);
     }
 }

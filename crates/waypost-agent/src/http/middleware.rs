@@ -458,6 +458,8 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::Full;
+
     use super::*;
 
     #[test]
@@ -471,6 +473,28 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(value));
             assert_eq!(accepts_gzip(&headers), expected, "{value}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_is_limited_whether_or_not_its_length_is_announced() {
+        let mut announced = HeaderMap::new();
+        announced.insert("content-length", (MAX_BODY_BYTES + 1).into());
+        for (headers, length, expected) in [
+            (HeaderMap::new(), MAX_BODY_BYTES, None),
+            (
+                HeaderMap::new(),
+                MAX_BODY_BYTES + 1,
+                Some(StatusCode::PAYLOAD_TOO_LARGE),
+            ),
+            (announced, 0, Some(StatusCode::PAYLOAD_TOO_LARGE)),
+        ] {
+            let body = Full::new(Bytes::from(vec![0; length]));
+            let collected = collect_body(&headers, body).await;
+            let status = collected
+                .err()
+                .map(|error| ApiResponse::from(error).into_response(false).status());
+            assert_eq!(status, expected, "{length} bytes");
         }
     }
 }

@@ -155,3 +155,39 @@ async fn serve_connection(
         tracing::debug!(%error, "connection closed early");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_oldest_connection_of_an_unknown_client_makes_room() {
+        let mut unknown = UnknownClients::new(4);
+        let mut tasks = JoinSet::new();
+        let mut add = |unknown: &mut UnknownClients| {
+            let state = ConnectionState::default();
+            unknown.add(state.clone(), tasks.spawn(pending::<()>()));
+            state
+        };
+        assert!(!unknown.close_oldest());
+        let first = add(&mut unknown);
+        let [_second, _third] = [add(&mut unknown), add(&mut unknown)];
+        assert_eq!(
+            unknown.connections.len(),
+            3,
+            "a quarter is kept for known clients"
+        );
+        first.authenticated();
+        add(&mut unknown);
+        assert_eq!(unknown.connections.len(), 3, "a known client doesn't count");
+        add(&mut unknown);
+        assert_eq!(unknown.connections.len(), 3);
+        let closed = tasks.join_next().await.unwrap();
+        assert!(closed.unwrap_err().is_cancelled());
+        assert_eq!(tasks.len(), 4, "the known client's connection stays");
+        assert!(unknown.close_oldest());
+        assert_eq!(unknown.connections.len(), 2);
+    }
+}

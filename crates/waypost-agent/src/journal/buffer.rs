@@ -127,3 +127,62 @@ impl JournalBuffer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn a_request_waits_until_its_records_are_written_or_undone() {
+        let mut buffer = JournalBuffer::new();
+        assert_eq!(
+            buffer.written().now_or_never(),
+            Some(Ok(())),
+            "nothing to write"
+        );
+        buffer.push(&["a", "b"]);
+        let first = buffer.written();
+        buffer.push(&["c"]);
+        let second = buffer.written();
+        let (bytes, count) = buffer.take();
+        assert_eq!(JournalBuffer::decode::<String>(&bytes), ["a", "b", "c"]);
+        assert_eq!(count, 3);
+        assert_eq!(buffer.take(), (vec![], 3));
+        buffer.progress.send_modify(|progress| progress.written = 2);
+        assert_eq!(first.now_or_never(), Some(Ok(())));
+        let third = buffer.written();
+        assert_eq!(third.now_or_never(), None);
+        buffer
+            .progress
+            .send_modify(|progress| progress.undo(3, "full".into()));
+        assert_eq!(second.now_or_never(), Some(Err("full".to_owned())));
+        // Later records are attempted again.
+        buffer.push_for_later(&["c"]);
+        assert_eq!(buffer.take().1, 4);
+        buffer.push(&["d"]);
+        let fourth = buffer.written();
+        buffer.progress.send_modify(|progress| progress.written = 5);
+        assert_eq!(fourth.now_or_never(), Some(Ok(())));
+    }
+
+    #[test]
+    fn only_the_last_undone_records_are_remembered() {
+        let mut progress = WriteProgress::default();
+        for count in 1..=MAX_UNDONE as u64 + 1 {
+            progress.undo(2 * count, "full".into());
+        }
+        assert_eq!(progress.undone.len(), MAX_UNDONE);
+        for (record, is_known) in [
+            (1, false),
+            (2, false),
+            (3, true),
+            (4, true),
+            (2050, true),
+            (2051, false),
+        ] {
+            assert_eq!(progress.error_of(record).is_some(), is_known, "{record}");
+        }
+    }
+}

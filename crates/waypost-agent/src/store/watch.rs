@@ -131,3 +131,54 @@ impl Drop for Watch<'_> {
         self.watches.lock().unsubscribe(&self.topic);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn a_change_of_a_key_wakes_the_watchers_of_the_key_and_of_its_prefixes() {
+        let watches = Watches::default();
+        for (topic, is_woken) in [
+            (Topic::Key("a/b".into()), true),
+            (Topic::Key("a/c".into()), false),
+            (Topic::Prefix(String::new()), true),
+            (Topic::Prefix("a/".into()), true),
+            (Topic::Prefix("a/b".into()), true),
+            (Topic::Prefix("a/b/".into()), false),
+            (Topic::Prefix("b".into()), false),
+            (Topic::Nodes, false),
+        ] {
+            let watch = watches.subscribe(topic.clone());
+            let changed = watch.listen();
+            watches.notify(&[Topic::Key("a/b".into())]);
+            assert_eq!(changed.now_or_never().is_some(), is_woken, "{topic:?}");
+        }
+    }
+
+    #[test]
+    fn a_topic_without_a_watcher_takes_no_memory() {
+        let watches = Watches::default();
+        for topic in [
+            Topic::Prefix("a/".into()),
+            Topic::Key("a/".into()),
+            Topic::Nodes,
+        ] {
+            let counts = || {
+                let events = watches.lock();
+                events.by_topic.len() + events.by_prefix.len()
+            };
+            let first = watches.subscribe(topic.clone());
+            let second = watches.subscribe(topic.clone());
+            drop(first);
+            assert_eq!(counts(), 1, "{topic:?}");
+            let changed = second.listen();
+            watches.notify(&[Topic::Key("a/".into()), Topic::Nodes]);
+            assert!(changed.now_or_never().is_some(), "{topic:?}");
+            drop(second);
+            assert_eq!(counts(), 0, "{topic:?}");
+        }
+    }
+}

@@ -70,6 +70,8 @@ async fn responses_with_and_without_the_token_match_consul() {
         ),
         ("GET", "/v1/acl/policy/name/global-management", ""),
         ("GET", "/v1/acl/policy/name/nope", ""),
+        ("GET", "/v1/acl/tokens?role=nope", ""),
+        ("GET", "/v1/acl/tokens?authmethod=nope", ""),
         ("GET", "/v1/acl/roles", ""),
         ("GET", "/v1/acl/binding-rules", ""),
         ("GET", "/v1/acl/auth-methods", ""),

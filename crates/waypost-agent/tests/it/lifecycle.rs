@@ -139,12 +139,15 @@ async fn the_web_page_and_its_files_are_served() {
         request.send(agent.http_addr()).await.unwrap()
     };
     let page = get("/ui/").await;
-    for target in [
-        "/ui/services/web",
-        "/ui/registry/keys/a/b",
-        "/ui/dc1/services",
+    for (target, root) in [
+        ("/ui/services", "./"),
+        ("/ui/services/web", "../"),
+        ("/ui/registry/keys/a/b", "../../../"),
+        ("/ui/dc1/services", "../"),
     ] {
         let response = get(target).await;
+        let base = format!("<base href=\"{root}\"");
+        assert!(response.text().contains(&base), "{target}");
         assert_eq!(response.status, "200 OK", "{target}");
         let kind = response.header("Content-Type");
         assert_eq!(kind, Some("text/html; charset=utf-8"), "{target}");

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
@@ -447,6 +448,7 @@ async fn script_checks_run_only_if_enabled() {
 #[tokio::test]
 async fn a_leave_request_notifies_the_owner_of_the_agent() {
     let agent = Agent::start().await.unwrap();
+    assert!(agent.left().now_or_never().is_none());
     let leave = Request::new("PUT", "/v1/agent/leave", "");
     assert_eq!(ask(&agent, leave).await.status, "200 OK");
     timeout(SOON, agent.left()).await.unwrap();

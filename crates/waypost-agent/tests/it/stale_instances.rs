@@ -29,6 +29,8 @@ async fn stale_instances_are_listed_and_deregistered_and_others_stay() {
     for body in [
         format!(r#"{{"ID":"alive","Name":"web","Port":{alive_port}}}"#),
         format!(r#"{{"ID":"dead one","Name":"web","Port":{dead_port}}}"#),
+        format!(r#"{{"ID":"dead over IPv6","Name":"web","Address":"::1","Port":{dead_port}}}"#),
+        format!(r#"{{"ID":"failing","Name":"web","Port":{alive_port},"Check":{{"TTL":"1h"}}}}"#),
         format!(r#"{{"ID":"elsewhere","Name":"web","Address":"10.1.2.3","Port":{dead_port}}}"#),
         format!(
             r#"{{"ID":"udp","Name":"web","Port":{dead_port},"Check":{{"TTL":"1h","Status":"passing"}}}}"#
@@ -40,12 +42,12 @@ async fn stale_instances_are_listed_and_deregistered_and_others_stay() {
     }
     let found = stale_instances(&agent.url(), Some("secret")).await.unwrap();
     let ids: Vec<_> = found.iter().map(|instance| instance.id.as_str()).collect();
-    assert_eq!(ids, ["dead one"]);
-    assert!(
-        found[0].why.contains(&dead_port.to_string()),
-        "{:?}",
-        found[0]
-    );
+    assert_eq!(ids, ["dead one", "dead over IPv6"]);
+    for (instance, address) in found.iter().zip(["127.0.0.1", "[::1]"]) {
+        let address = format!("{address}:{dead_port}");
+        assert_eq!(instance.address, address);
+        assert_eq!(instance.why, format!("nothing listens on {address}"));
+    }
     deregister_stale_instances(&agent.url(), Some("secret"), &found)
         .await
         .unwrap();

@@ -1,7 +1,7 @@
 //! `/v1/waypost`: the history of checks, and the services as events.
 
 use std::io::Write;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use flate2::write::GzDecoder;
 use futures_util::StreamExt;
@@ -180,6 +180,7 @@ async fn a_check_of_another_node_has_a_history_too() {
 
 #[tokio::test]
 async fn events_begin_with_all_services_and_continue_with_changed_services() {
+    let began = SystemTime::now();
     let agent = Agent::start().await.unwrap();
     put(&agent, REGISTER, WEB).await;
     let mut events = Events::start(&agent, "", false).await;
@@ -198,6 +199,10 @@ async fn events_begin_with_all_services_and_continue_with_changed_services() {
         (&json!("passing"), &json!(80))
     );
     assert_eq!(web["history"].as_array().unwrap().len(), 1);
+    assert_eq!(web["why"], Value::Null);
+    let (started, _) = first.id.split_once('.').unwrap();
+    let started = UNIX_EPOCH + Duration::from_millis(started.parse().unwrap());
+    assert!(began <= started + Duration::from_millis(1) && started <= SystemTime::now());
 
     put(&agent, "/v1/agent/check/fail/service:web?note=no+disk", "").await;
     let failed = events.next().await;
@@ -216,6 +221,103 @@ async fn events_begin_with_all_services_and_continue_with_changed_services() {
         (removed.name.as_str(), &removed.data["name"]),
         ("removed", &json!("web"))
     );
+}
+
+/// The statuses in the history of the only instance of a service.
+async fn history(agent: &Agent, service: &str) -> Vec<String> {
+    let snapshot = Events::start(agent, "", false).await.next().await.data;
+    let services = snapshot["services"].as_array().unwrap();
+    let service = services.iter().find(|it| it["name"] == service).unwrap();
+    let changes = service["instances"][0]["history"].as_array().unwrap();
+    let times: Vec<_> = changes.iter().map(|it| it[0].as_u64()).collect();
+    assert!(times.is_sorted(), "{changes:?}");
+    let statuses = changes.iter().map(|it| it[1].as_str().unwrap().to_owned());
+    statuses.collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_history_of_an_instance_is_that_of_its_worst_check() {
+    let agent = Agent::start().await.unwrap();
+    let two = r#"{"Name":"web","Checks":[
+        {"CheckID":"a","TTL":"9h","Status":"passing"},{"CheckID":"b","TTL":"9h"}]}"#;
+    put(&agent, REGISTER, two).await;
+    assert_eq!(history(&agent, "web").await, ["critical"], "one change");
+    let mut expected = vec!["critical"];
+    for (report, status) in [
+        ("pass/b", Some("passing")),
+        ("warn/a", Some("warning")),
+        ("warn/b", None),
+        ("fail/b", Some("critical")),
+        ("pass/a", None),
+        ("warn/b", Some("warning")),
+    ] {
+        sleep(Duration::from_secs(1)).await;
+        put(&agent, &format!("/v1/agent/check/{report}"), "").await;
+        expected.extend(status);
+        assert_eq!(history(&agent, "web").await, expected, "{report}");
+    }
+    sleep(Duration::from_secs(1)).await;
+    put(&agent, "/v1/agent/service/deregister/web", "").await;
+    sleep(Duration::from_secs(1)).await;
+    put(&agent, REGISTER, two).await;
+    expected.extend(["removed", "critical"]);
+    assert_eq!(history(&agent, "web").await, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_history_of_an_instance_covers_the_last_changes_of_a_quarter_of_an_hour() {
+    let agent = Agent::start().await.unwrap();
+    let body = r#"{"Name":"web","Check":{"CheckID":"c","TTL":"9h","Status":"passing"}}"#;
+    put(&agent, REGISTER, body).await;
+    let report = async |report: &str| {
+        sleep(Duration::from_secs(1)).await;
+        put(&agent, &format!("/v1/agent/check/{report}/c"), "").await;
+    };
+    for _ in 0..35 {
+        report("fail").await;
+        report("pass").await;
+    }
+    let all = history(&agent, "web").await;
+    assert_eq!(all.len(), 60);
+    assert_eq!(all[59], "passing");
+    sleep(Duration::from_secs(14 * 60)).await;
+    report("warn").await;
+    sleep(Duration::from_secs(2 * 60)).await;
+    // What it was at the beginning of the time, and the change since.
+    assert_eq!(history(&agent, "web").await, ["passing", "warning"]);
+    sleep(Duration::from_secs(14 * 60)).await;
+    assert_eq!(history(&agent, "web").await, ["warning"]);
+}
+
+#[tokio::test]
+async fn the_figures_of_the_agent_count_its_services_and_checks() {
+    let agent = Agent::start().await.unwrap();
+    put(&agent, REGISTER, WEB).await;
+    let body = r#"{"Name":"shop","Check":{"AliasService":"web"}}"#;
+    put(&agent, REGISTER, body).await;
+    let response = Request::new("GET", "/v1/agent/self", "");
+    let response = response.send(agent.http_addr()).await.unwrap();
+    let info: Value = serde_json::from_str(&response.text()).unwrap();
+    let expected = json!({
+        "check_monitors": "0", "check_ttls": "1", "checks": "2", "services": "2",
+    });
+    assert_eq!(info["Stats"]["agent"], expected);
+}
+
+#[tokio::test]
+async fn a_sidecar_keeps_the_port_that_it_asks_for() {
+    let agent = Agent::start().await.unwrap();
+    for (port, expected) in [(1, 1), (0, 21_000), (20_000, 20_000)] {
+        let name = format!("web{port}");
+        let body = json!({"Name": name, "Port": 80,
+            "Connect": {"SidecarService": {"Port": port}}});
+        put(&agent, REGISTER, &body.to_string()).await;
+        let target = format!("/v1/agent/service/{name}-sidecar-proxy");
+        let request = Request::new("GET", &target, "");
+        let response = request.send(agent.http_addr()).await.unwrap();
+        let sidecar: Value = serde_json::from_str(&response.text()).unwrap();
+        assert_eq!(sidecar["Port"], expected);
+    }
 }
 
 #[tokio::test]
