@@ -188,6 +188,36 @@ mod tests {
     }
 
     #[test]
+    fn each_v_is_one_level_more_than_the_default_of_the_command() {
+        for (default, quiet, verbose, expected) in [
+            (Level::Warn, false, 0, None),
+            (Level::Warn, true, 0, Some("error")),
+            (Level::Warn, false, 1, Some("info")),
+            (Level::Warn, false, 3, Some("trace")),
+            (Level::Info, false, 0, None),
+            (Level::Info, false, 1, Some("debug")),
+            (Level::Info, false, 2, Some("trace")),
+            (Level::Info, false, 9, Some("trace")),
+        ] {
+            let filter = Verbosity { quiet, verbose }.filter(default);
+            let level = filter
+                .as_deref()
+                .and_then(|filter| filter.split(',').next());
+            assert_eq!(level, expected, "{verbose}");
+        }
+        let filter = targets(
+            &Verbosity {
+                quiet: false,
+                verbose: 3,
+            }
+            .filter(Level::Info)
+            .unwrap(),
+        );
+        assert!(filter.would_enable("waypost::registrar", &tracing::Level::TRACE));
+        assert!(!filter.would_enable("hyper::proto", &tracing::Level::DEBUG));
+    }
+
+    #[test]
     fn a_variable_that_is_empty_or_invalid_chooses_no_filter() {
         for (variable, is_chosen) in [("", false), (" ", false), ("a=b=c", false), ("debug", true)]
         {

@@ -141,6 +141,41 @@ mod tests {
     }
 
     #[test]
+    fn invisible_characters_are_unsafe_and_their_neighbours_are_not() {
+        for range in [
+            0..=0x1f,
+            0x7f..=0x9f,
+            0xad..=0xad,
+            0x61c..=0x61c,
+            0x180e..=0x180e,
+            0x200b..=0x200f,
+            0x2028..=0x202e,
+            0x2060..=0x206f,
+            0xfeff..=0xfeff,
+            0xfff9..=0xfffb,
+            0xe0000..=0xe007f,
+        ] {
+            let (first, last): (u32, u32) = (*range.start(), *range.end());
+            for (code, expected) in [
+                (first.checked_sub(1), false),
+                (Some(first), true),
+                (Some(last), true),
+                (Some(last + 1), false),
+            ] {
+                let Some(c) = code.and_then(char::from_u32) else {
+                    continue;
+                };
+                assert_eq!(
+                    is_unsafe(c),
+                    expected,
+                    "{:?}",
+                    c.escape_unicode().to_string()
+                );
+            }
+        }
+    }
+
+    #[test]
     fn json_keeps_its_meaning_when_it_is_escaped() {
         let value = serde_json::json!({ "id": "a\u{9b}\u{202e}\u{e0041}\x1b\n\"é" });
         let text = value.to_string();

@@ -229,3 +229,30 @@ fn check_result(instance: &ExplainedInstance) -> Text {
         Some(Some(failure)) => Text::toned(Tone::Bad, failure),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_in_seconds_becomes_one_in_milliseconds() {
+        let converted = |mut value: Value| {
+            in_milliseconds(&mut value, "latency_seconds", "latency_ms");
+            value
+        };
+        for (value, expected) in [
+            (
+                json!({ "latency_seconds": 0.25, "a": 1 }),
+                json!({ "latency_ms": 250.0, "a": 1 }),
+            ),
+            (
+                json!({ "latency_seconds": null }),
+                json!({ "latency_ms": null }),
+            ),
+            (json!({}), json!({ "latency_ms": null })),
+            (json!(null), json!(null)),
+        ] {
+            assert_eq!(converted(value), expected);
+        }
+    }
+}

@@ -22,3 +22,30 @@ pub(super) fn listen_error(address: SocketAddr, error: &io::Error, option: &str)
         "can't listen on {address}: it is in use by {holder}; choose another port with {option}"
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_in_use_is_named_with_its_process_and_the_option() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let in_use = listen_error(address, &io::ErrorKind::AddrInUse.into(), "--port").to_string();
+        let begin = format!(
+            "can't listen on {address}: it is in use by pid {} (",
+            std::process::id()
+        );
+        assert!(in_use.starts_with(&begin), "{in_use}");
+        assert!(
+            in_use.ends_with("; choose another port with --port"),
+            "{in_use}"
+        );
+        let denied = io::ErrorKind::PermissionDenied.into();
+        let denied = listen_error(address, &denied, "--port").to_string();
+        assert_eq!(
+            denied,
+            format!("can't listen on {address}: permission denied")
+        );
+    }
+}

@@ -86,3 +86,68 @@ fn innermost(error: &reqwest::Error) -> String {
     }
     cause.to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use waypost::ServiceName;
+
+    use super::*;
+
+    fn instance(port: u16) -> Instance {
+        let service = ServiceName::new("web").unwrap();
+        let host = "127.0.0.1".parse().unwrap();
+        Instance::builder(service, host, port).build().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_response_with_success_or_a_limit_passes() {
+        for (status, expected) in [
+            ("200 OK", Ok(())),
+            ("204 No Content", Ok(())),
+            // Only a warning for Consul.
+            ("429 Too Many Requests", Ok(())),
+            ("302 Found", Err("status 302 Found")),
+            ("404 Not Found", Err("status 404 Not Found")),
+            (
+                "500 Internal Server Error",
+                Err("status 500 Internal Server Error"),
+            ),
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let check = LocalCheck::new(Some(&Check::http("/health")), &instance(port)).unwrap();
+            assert_eq!(check.name(), "http");
+            let respond = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = vec![0; 4096];
+                let count = stream.read(&mut request).await.unwrap();
+                let head = "location: /elsewhere\r\ncontent-length: 0\r\nconnection: close";
+                let response = format!("HTTP/1.1 {status}\r\n{head}\r\n\r\n");
+                stream.write_all(response.as_bytes()).await.unwrap();
+                String::from_utf8_lossy(&request[..count]).into_owned()
+            };
+            let (result, request) = tokio::join!(check.run(), respond);
+            assert_eq!(result, expected.map_err(str::to_owned));
+            assert!(request.starts_with("GET /health HTTP/1.1\r\n"), "{request}");
+            drop(listener);
+            let refused = check.run().await.unwrap_err();
+            assert!(refused.contains("refused"), "{refused}");
+        }
+    }
+
+    #[tokio::test]
+    async fn without_an_http_check_the_port_has_to_accept_a_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        for check in [None, Some(Check::tcp())] {
+            let check = LocalCheck::new(check.as_ref(), &instance(port)).unwrap();
+            assert_eq!((check.name(), check.run().await), ("tcp", Ok(())));
+        }
+        drop(listener);
+        let check = LocalCheck::new(None, &instance(port)).unwrap();
+        let refused = check.run().await.unwrap_err();
+        assert!(refused.starts_with(&format!("port {port}: ")), "{refused}");
+    }
+}

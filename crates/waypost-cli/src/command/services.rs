@@ -154,3 +154,42 @@ fn print(services: &[Service], is_wide: bool) -> Result<(), CommandError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_instances_of_a_service_are_counted_by_their_health() {
+        use Health::{Critical, Draining, Passing, Unchecked, Warning};
+        let name = || ServiceName::new("web").unwrap();
+        let service = Service {
+            name: name(),
+            instances: Ok(vec![
+                Passing, Critical, Passing, Warning, Draining, Unchecked,
+            ]),
+        };
+        let expected = json!({
+            "name": "web", "instances": 6, "passing": 2, "warning": 1, "critical": 1, "draining": 1,
+            "unchecked": 1, "error": null,
+        });
+        assert_eq!(service.json(), expected);
+        assert_eq!(service.text(Passing), Text::toned(Passing.into(), 2));
+        let empty = Service {
+            name: name(),
+            instances: Ok(Vec::new()),
+        };
+        assert_eq!(empty.json()["instances"], 0);
+        assert_eq!(empty.text(Passing), Text::none());
+        let failed = Service {
+            name: name(),
+            instances: Err(Error::WithinRuntime),
+        };
+        let json = failed.json();
+        assert_eq!(
+            (&json["instances"], &json["passing"]),
+            (&Value::Null, &Value::Null)
+        );
+        assert_eq!(json["error"], Error::WithinRuntime.to_string());
+    }
+}

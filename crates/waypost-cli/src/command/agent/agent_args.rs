@@ -41,3 +41,24 @@ impl AgentArgs {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_is_a_host_with_a_port_or_a_url() {
+        for (registry, expected) in [
+            ("127.0.0.1:8500", "http://127.0.0.1:8500"),
+            ("consul:8500/", "http://consul:8500"),
+            ("https://consul:8501/", "https://consul:8501"),
+        ] {
+            let args = AgentArgs {
+                registry: registry.to_owned(),
+                token: None,
+                token_file: None,
+            };
+            assert_eq!(args.url(), expected);
+        }
+    }
+}

@@ -187,10 +187,110 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_failure_is_explained_by_its_cause() {
+        use ProviderErrorKind::{InvalidResponse, NotAuthorised, Unreachable};
+        let local = "consul at http://127.0.0.1:1";
+        let remote = "consul at http://10.0.0.1:8500";
+        for (provider, kind, message, subject, what, advice) in [
+            (
+                local,
+                NotAuthorised,
+                "403",
+                "permissions",
+                "403",
+                "set CONSUL_HTTP_TOKEN",
+            ),
+            (
+                remote,
+                InvalidResponse,
+                "html",
+                "registry",
+                "http://10.0.0.1:8500 is not a registry, but another program",
+                "or stop that program",
+            ),
+            (
+                local,
+                Unreachable,
+                "Connection refused",
+                "registry",
+                "nothing listens at http://127.0.0.1:1 (connection refused)",
+                "start a registry: waypost up",
+            ),
+            (
+                remote,
+                Unreachable,
+                "connection refused",
+                "registry",
+                "nothing listens at http://10.0.0.1:8500 (connection refused)",
+                "start the registry there",
+            ),
+            (
+                remote,
+                Unreachable,
+                "invalid Certificate",
+                "registry",
+                "invalid",
+                "CONSUL_CACERT",
+            ),
+            (
+                remote,
+                Unreachable,
+                "no TLS",
+                "registry",
+                "no TLS",
+                "CONSUL_CACERT",
+            ),
+            (
+                remote,
+                Unreachable,
+                "failed to lookup address",
+                "dns",
+                "the name in http://10.0.0.1:8500 can't be resolved",
+                "/etc/hosts",
+            ),
+            (
+                remote,
+                Unreachable,
+                "no route",
+                "registry",
+                "no route",
+                "a firewall lets you through",
+            ),
+        ] {
+            let finding = format!(
+                "{:?}",
+                failure(&ProviderError::new(provider, kind, message))
+            );
+            let subject = format!("subject: {subject:?}");
+            for part in [&subject, "severity: Error", what, advice] {
+                assert!(finding.contains(part), "no {part} in {finding}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_an_address_of_this_machine_can_be_held_by_its_processes() {
+        for (address, expected) in [
+            ("http://localhost:8500", Some("127.0.0.1:8500")),
+            ("http://127.0.0.2:8500", Some("127.0.0.2:8500")),
+            ("https://[::1]:8501", Some("[::1]:8501")),
+            ("http://10.0.0.1:8500", None),
+            ("http://consul:8500", None),
+            ("localhost:8500", None),
+            ("http://localhost", None),
+        ] {
+            let expected = expected.map(|address| address.parse().unwrap());
+            assert_eq!(local_port(address), expected, "{address}");
+        }
+    }
+
+    #[test]
     fn clocks_are_compared_in_both_directions() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
         let text = |theirs| format!("{:?}", compare_clocks(theirs, now, "http://r:1"));
-        assert!(text(now - Duration::from_secs(3)).contains("agrees"));
+        for theirs in [now - MAX_CLOCK_DIFFERENCE, now, now + MAX_CLOCK_DIFFERENCE] {
+            assert!(text(theirs).contains("agrees"));
+        }
         let ahead = text(now - Duration::from_secs(90));
         assert!(
             ahead.contains("1m 30s ahead of that of http://r:1"),

@@ -150,3 +150,29 @@ fn worst(findings: &[Finding]) -> Severity {
     let severities = findings.iter().map(|finding| finding.severity);
     severities.max().unwrap_or(Severity::Ok)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_code_is_that_of_the_worst_finding() {
+        let ok = || Finding::ok("a", "fine");
+        let warning = || Finding::warning("b", "slow", "wait");
+        let error = || Finding::error("c", "broken", "mend it");
+        for (findings, code, name) in [
+            (vec![], 0, "ok"),
+            (vec![ok()], 0, "ok"),
+            (vec![ok(), warning(), ok()], 1, "warning"),
+            (vec![error(), warning()], 2, "error"),
+        ] {
+            assert_eq!(exit_code(&findings), ExitCode::from(code));
+            assert_eq!(worst(&findings).as_str(), name);
+        }
+        let expected = json!({ "severity": "ok", "subject": "a", "what": "fine", "advice": null });
+        assert_eq!(ok().json(), expected);
+        let expected =
+            json!({ "severity": "error", "subject": "c", "what": "broken", "advice": "mend it" });
+        assert_eq!(error().json(), expected);
+    }
+}

@@ -82,3 +82,64 @@ pub(super) fn holder_of(address: SocketAddr) -> Option<String> {
 fn taken(address: SocketAddr) -> Option<TakenPort> {
     check_port("", address, Transport::Tcp).err()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_in_use_is_named_with_its_process_and_the_way_to_choose_another() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = listener.local_addr().unwrap().port();
+        let other = std::net::TcpListener::bind("[::1]:0").ok();
+        let free = waypost_runner::free_port([127, 0, 0, 1].into()).unwrap();
+        let wanted = |user: &str, port: u16| Wanted {
+            user: user.to_owned(),
+            port,
+            option: format!("--port {user}=PORT"),
+        };
+        let texts = |wanted: &[Wanted]| -> Vec<String> {
+            examine(wanted).iter().map(|it| format!("{it:?}")).collect()
+        };
+        let found = texts(&[wanted("web", taken), wanted("gateway", free)]);
+        let pid = std::process::id();
+        assert_eq!(found.len(), 2, "{found:#?}");
+        for part in [
+            "severity: Warning".to_owned(),
+            format!("port {taken} of web is in use by pid {pid} ("),
+            format!("stop it (kill {pid}), or choose another port with --port web=PORT"),
+        ] {
+            assert!(found[0].contains(&part), "no {part:?} in {}", found[0]);
+        }
+        assert!(found[1].contains(&format!("free: {free}")), "{}", found[1]);
+        assert!(found[1].contains("severity: Ok"), "{}", found[1]);
+        // Programs that connect to localhost may reach this one.
+        if let Some(other) = other {
+            let port = other.local_addr().unwrap().port();
+            let found = texts(&[wanted("registry", port)]);
+            assert!(found[0].contains("is in use by pid"), "{found:#?}");
+        }
+        let local = SocketAddr::from((Ipv4Addr::LOCALHOST, taken));
+        assert!(
+            holder_of(local)
+                .unwrap()
+                .starts_with(&format!("pid {pid} ("))
+        );
+        drop(listener);
+        assert_eq!(holder_of(local), None);
+    }
+
+    #[test]
+    fn a_process_of_waypost_is_recognised_by_its_program() {
+        for (command, expected) in [
+            ("waypost up", true),
+            ("/usr/bin/waypost agent --http-port 8500", true),
+            ("waypost", true),
+            ("/opt/waypost/bin/other", false),
+            ("python3 waypost", false),
+            ("", false),
+        ] {
+            assert_eq!(is_waypost(command), expected, "{command}");
+        }
+    }
+}

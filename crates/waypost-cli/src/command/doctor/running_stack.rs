@@ -73,3 +73,86 @@ pub(super) fn has_process(stack: &StackView, service: &str) -> bool {
     let found = stack.services.iter().find(|it| it.name == service);
     found.is_some_and(|service| service.instances.iter().any(|it| it.pid.is_some()))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn service(name: &str, state: &str, more: Value) -> Value {
+        let mut service = json!({
+            "name": name, "kind": "process", "state": state, "since": "", "ready": 0, "wanted": 1,
+            "restarts": 0, "after": [], "uses": [], "links": {}, "profiles": [], "instances": [],
+        });
+        for (key, value) in more.as_object().unwrap() {
+            service[key] = value.clone();
+        }
+        service
+    }
+
+    fn stack(services: &[Value]) -> StackView {
+        serde_json::from_value(json!({
+            "schema": 1, "name": "shop", "directory": "/", "started_at": "", "event_id": 1, "pid": 7,
+            "registry": "http://r", "services": services,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_services_that_are_not_ready_are_listed_with_their_reasons() {
+        let none = || json!({});
+        let more = json!({ "why": "exited", "last_error": "no key", "advice": "add the key" });
+        let logs = json!({ "advice": "see its output: waypost logs slow" });
+        let stack = stack(&[
+            service("web", "ready", none()),
+            service("worker", "running", none()),
+            service("migrate", "completed", none()),
+            service("off", "disabled", none()),
+            service("pay", "failed", more),
+            service("slow", "degraded", logs),
+            service("late", "waiting", none()),
+        ]);
+        let findings: Vec<_> = examine(&stack).iter().map(|it| format!("{it:?}")).collect();
+        let expected: [&[&str]; 4] = [
+            &["severity: Ok", "it runs (pid 7): 3 of 6 services are ready"],
+            &[
+                "severity: Error",
+                "pay is failed: exited\\nits last error: no key",
+                "advice: \"add the key; see `waypost logs pay`\"",
+            ],
+            &[
+                "severity: Warning",
+                "what: \"slow is degraded\"",
+                "advice: \"see its output: waypost logs slow\"",
+            ],
+            &[
+                "severity: Warning",
+                "late is waiting",
+                "advice: \"see `waypost logs late`\"",
+            ],
+        ];
+        assert_eq!(findings.len(), expected.len(), "{findings:#?}");
+        for (finding, parts) in findings.iter().zip(expected) {
+            for part in parts {
+                assert!(finding.contains(part), "no {part:?} in {finding}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_service_with_a_process_uses_its_port_itself() {
+        let instance = |pid: Option<u32>| {
+            let instance =
+                json!({ "id": "x", "state": "ready", "since": "", "restarts": 0, "pid": pid });
+            json!({ "instances": [instance] })
+        };
+        let stack = stack(&[
+            service("web", "ready", instance(Some(7))),
+            service("stopped", "stopped", instance(None)),
+        ]);
+        assert!(has_process(&stack, "web"));
+        assert!(!has_process(&stack, "stopped"));
+        assert!(!has_process(&stack, "other"));
+    }
+}

@@ -156,3 +156,86 @@ async fn reach(instance: &Instance) -> Result<(), String> {
         Err(_) => Err(format!("no connection within {CONNECT_TIMEOUT:?}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instance(health: Health) -> Instance {
+        let service = ServiceName::new("web").unwrap();
+        let builder = Instance::builder(service, "10.0.0.1".parse().unwrap(), 80);
+        builder.id("web-1").health(health).build().unwrap()
+    }
+
+    /// The findings, each with its severity, subject and text.
+    fn findings(health: Health, reached: Result<(), &str>) -> Vec<String> {
+        let instance = instance(health);
+        let check = CheckResult::new(instance.id().clone(), "ping", health, "no pong");
+        let reached = reached.map_err(str::to_owned);
+        let findings = of_instance(&instance, &reached, &[check], "consul at http://c");
+        findings
+            .iter()
+            .map(|finding| format!("{finding:?}"))
+            .collect()
+    }
+
+    #[track_caller]
+    fn assert_parts(findings: &[String], expected: &[&[&str]]) {
+        assert_eq!(findings.len(), expected.len(), "{findings:#?}");
+        for (finding, parts) in findings.iter().zip(expected) {
+            for part in *parts {
+                assert!(finding.contains(part), "no {part:?} in {finding}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_instance_is_a_problem_if_it_is_not_healthy_or_can_not_be_reached() {
+        assert_parts(&findings(Health::Passing, Ok(())), &[]);
+        let fix = "10.0.0.1:80 accepts connections, so fix what its check tests";
+        let start =
+            "start the program at 10.0.0.1:80, or deregister it: `waypost deregister web-1`";
+        let critical = "web-1 is critical: check";
+        assert_parts(
+            &findings(Health::Critical, Ok(())),
+            &[&["Error", critical, fix]],
+        );
+        assert_parts(
+            &findings(Health::Critical, Err("refused")),
+            &[&["Error", critical, "no pong", start]],
+        );
+        assert_parts(
+            &findings(Health::Warning, Ok(())),
+            &[&["severity: Warning", "web-1 is warning", fix]],
+        );
+        let network = "can't be reached from here: refused";
+        assert_parts(
+            &findings(Health::Passing, Err("refused")),
+            &[&["network", network]],
+        );
+        assert_parts(
+            &findings(Health::Warning, Err("refused")),
+            &[&["web-1 is warning", start], &["network", network]],
+        );
+    }
+
+    #[test]
+    fn an_address_that_others_can_not_use_is_the_likely_cause() {
+        for (host, is_loopback) in [
+            ("127.0.0.1", true),
+            ("127.1.2.3", true),
+            ("::1", true),
+            ("localhost", true),
+            ("10.0.0.1", false),
+            ("2001:db8::1", false),
+            ("web", false),
+        ] {
+            let advice = unreachable_advice(&host.parse().unwrap());
+            assert_eq!(
+                advice.starts_with("a loopback address"),
+                is_loopback,
+                "{host}"
+            );
+        }
+    }
+}

@@ -92,3 +92,79 @@ fn open_files(limit: Option<u64>) -> Finding {
         None => Finding::ok(SUBJECT, "open files are not limited"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_needs_exceptions_for_this_machine() {
+        let proxy = |variables: &[(&str, &str)]| {
+            format!("{:?}", proxies(&variables.iter().copied().collect()))
+        };
+        let set = ("HTTP_PROXY", "http://p:1");
+        for (variables, severity, what) in [
+            (&[][..], "Ok", "none is set for HTTP"),
+            (
+                &[set],
+                "Warning",
+                "does not include localhost and 127.0.0.1:",
+            ),
+            (
+                &[set, ("NO_PROXY", "127.0.0.1")],
+                "Warning",
+                "does not include localhost:",
+            ),
+            (
+                &[set, ("NO_PROXY", "localhost")],
+                "Warning",
+                "does not include 127.0.0.1:",
+            ),
+            (
+                &[set, ("no_proxy", "localhost, 127.0.0.1")],
+                "Ok",
+                "HTTP_PROXY is http://p:1, with",
+            ),
+            (&[set, ("NO_PROXY", "*")], "Ok", "with an exception"),
+            (
+                &[("all_proxy", "http://a:1")],
+                "Warning",
+                "all_proxy is http://a:1",
+            ),
+            (
+                &[("ALL_PROXY", "http://a:1"), set],
+                "Warning",
+                "HTTP_PROXY is http://p:1",
+            ),
+            (
+                &[("HTTP_PROXY", "http://me:pw@p:1")],
+                "Warning",
+                "http://***@p:1",
+            ),
+        ] {
+            let finding = proxy(variables);
+            assert!(
+                finding.contains(&format!("severity: {severity}")),
+                "{finding}"
+            );
+            assert!(finding.contains(what), "{what}: {finding}");
+        }
+    }
+
+    #[test]
+    fn few_open_files_are_a_warning() {
+        for (limit, expected) in [
+            (Some(1023), "may open only 1023 files"),
+            (Some(1024), "1024 open files"),
+            (None, "open files are not limited"),
+        ] {
+            let finding = format!("{:?}", open_files(limit));
+            assert!(finding.contains(expected), "{finding}");
+            assert_eq!(
+                finding.contains("severity: Ok"),
+                limit != Some(1023),
+                "{finding}"
+            );
+        }
+    }
+}

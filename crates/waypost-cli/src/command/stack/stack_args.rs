@@ -110,3 +110,33 @@ pub(super) fn name_in_path(name: &str) -> Result<&str, CommandError> {
     }
     Ok(name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_in_a_path_has_no_characters_that_need_escaping() {
+        for name in ["web", "order-history_2.v1"] {
+            assert_eq!(name_in_path(name).unwrap(), name);
+        }
+        for name in ["", "a/b", "..%2f", "a b", "é"] {
+            let error = name_in_path(name).unwrap_err();
+            assert!(matches!(error, CommandError::Invalid(_)), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_a_stack_does_not_have_is_not_there() {
+        let refused = |status: u16| {
+            let detail = "there is no service".to_owned();
+            client_error(ClientError::Refused { status, detail })
+        };
+        assert!(matches!(refused(404), CommandError::NothingThere(_)));
+        assert!(matches!(refused(409), CommandError::Other(_)));
+        assert!(matches!(
+            client_error(ClientError::NotRunning),
+            CommandError::Other(_)
+        ));
+    }
+}

@@ -152,3 +152,43 @@ impl Registry {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_that_is_started_listens_on_this_machine_and_one_that_runs_is_left_alone() {
+        let registry = |choice: &str| Registry::new(choice.parse().unwrap(), 8600);
+        let embedded = registry("embedded");
+        assert!(embedded.is_started());
+        assert_eq!(embedded.address(), "127.0.0.1:8600");
+        assert!(embedded.spec(Path::new("waypost")).unwrap().is_some());
+        let running = registry("consul.local:8500");
+        assert!(!running.is_started());
+        assert_eq!(running.address(), "consul.local:8500");
+        assert!(running.spec(Path::new("waypost")).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_program_on_the_other_loopback_address_is_taken_for_the_registry() {
+        // Without IPv6, there is no such address.
+        let Ok(listener) = std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)) else {
+            return;
+        };
+        let port = listener.local_addr().unwrap().port();
+        let check = |choice: &str| Registry::new(choice.parse().unwrap(), port).check_localhost();
+        let error = check("embedded").unwrap_err().to_string();
+        assert!(
+            error.starts_with(&format!("pid {} ", std::process::id())),
+            "{error}"
+        );
+        assert!(
+            error.contains(&format!("listens on [::1]:{port}")),
+            "{error}"
+        );
+        check(&format!("localhost:{port}")).unwrap();
+        drop(listener);
+        check("embedded").unwrap();
+    }
+}

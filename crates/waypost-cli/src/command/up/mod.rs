@@ -372,3 +372,29 @@ async fn stop(supervisor: &Supervisor) {
         () = shutdown_signal() => supervisor.shutdown().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_has_a_name_and_a_number_in_its_range() {
+        let port = |text: &str| text.parse().map(|it: Setting<Port>| (it.name, it.value.0));
+        let scale = |text: &str| {
+            text.parse()
+                .map(|it: Setting<Replicas>| (it.name, it.value.0))
+        };
+        assert_eq!(port("web=65535"), Ok(("web".to_owned(), 65535)));
+        assert_eq!(scale("web=1"), Ok(("web".to_owned(), 1)));
+        for wrong in ["web=0", "web=65536", "web=", "web=x", "web=1=2"] {
+            let expected = "PORT in NAME=PORT must be a number from 1 to 65535";
+            assert_eq!(port(wrong).unwrap_err(), expected, "{wrong}");
+        }
+        for wrong in ["web=0", "web=-1", "web="] {
+            let expected = "N in NAME=N must be a number from 1";
+            assert_eq!(scale(wrong).unwrap_err(), expected, "{wrong}");
+        }
+        assert_eq!(port("web").unwrap_err(), "there is no '='; use NAME=PORT");
+        assert_eq!(scale("web").unwrap_err(), "there is no '='; use NAME=N");
+    }
+}

@@ -87,7 +87,9 @@ impl Run {
         }
         let _ = timeout(DEREGISTER_TIMEOUT, registrations.end()).await;
         stop(&supervisor).await;
-        Ok(exit_code(&supervisor))
+        let statuses = supervisor.statuses();
+        let exit = statuses.first().and_then(|status| status.exit.as_ref());
+        Ok(exit_code(exit))
     }
 }
 
@@ -107,13 +109,33 @@ async fn ended(supervisor: &Supervisor) {
     }
 }
 
-/// The exit code of the program. SIGTERM, by which this command stops it, counts as success, and any other
-/// signal as a failure.
-fn exit_code(supervisor: &Supervisor) -> ExitCode {
-    let statuses = supervisor.statuses();
-    match statuses.first().and_then(|status| status.exit.as_ref()) {
+/// The exit code for the end of the program. SIGTERM, by which this command stops it, counts as success, and
+/// any other signal as a failure.
+fn exit_code(exit: Option<&ExitStatus>) -> ExitCode {
+    match exit {
         Some(ExitStatus::Code(code)) => ExitCode::from(u8::try_from(*code).unwrap_or(1)),
         Some(ExitStatus::Signal(signal)) if signal == "TERM" => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_code_is_that_of_the_program_unless_it_was_killed() {
+        let signal = |name: &str| Some(ExitStatus::Signal(name.to_owned()));
+        for (exit, code) in [
+            (Some(ExitStatus::Code(0)), 0),
+            (Some(ExitStatus::Code(7)), 7),
+            (Some(ExitStatus::Code(255)), 255),
+            (Some(ExitStatus::Code(256)), 1),
+            (signal("TERM"), 0),
+            (signal("KILL"), 1),
+            (None, 1),
+        ] {
+            assert_eq!(exit_code(exit.as_ref()), ExitCode::from(code), "{exit:?}");
+        }
     }
 }

@@ -164,3 +164,82 @@ impl fmt::Display for Sample {
         write!(f, "  Registry      http://{}/ui/", self.registry.address())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(registry: &str) -> Sample {
+        Sample::new(registry.parse().unwrap())
+    }
+
+    #[test]
+    fn each_program_of_the_sample_has_a_port_that_can_be_set() {
+        let mut sample = sample("embedded");
+        for (port, name) in (1..).zip(["registry", "gateway", "ui", "ai-models"]) {
+            sample.set_port(name, port).unwrap();
+        }
+        let about = sample.about();
+        assert_eq!(about.registry, "http://127.0.0.1:1");
+        assert_eq!(about.gateway.as_deref(), Some("http://localhost:2"));
+        assert_eq!(about.dashboard.as_deref(), Some("http://localhost:3"));
+        assert_eq!((about.name.as_str(), about.file), ("sample", None));
+        assert_eq!(sample.gateway_port(), 2);
+        assert_eq!(sample.dashboard_address(), "127.0.0.1:3".parse().unwrap());
+        let text = sample.to_string();
+        for (title, url) in [
+            ("API gateway", "http://127.0.0.1:2/"),
+            ("UI", "http://127.0.0.1:3/try/ai-models/"),
+            ("AI models", "http://127.0.0.1:4/docs"),
+            ("Registry", "http://127.0.0.1:1/ui/"),
+        ] {
+            let is_there = |line: &str| line.trim().starts_with(title) && line.ends_with(url);
+            assert!(text.lines().any(is_there), "no {title} {url} in:\n{text}");
+        }
+        let names: Vec<_> = sample.registered_names().collect();
+        assert_eq!(names, ["ai-models", "api-gateway", "ui"]);
+    }
+
+    #[test]
+    fn a_wrong_name_is_refused_with_the_right_ones() {
+        let mut own = sample("embedded");
+        for (result, expected) in [
+            (
+                own.set_port("ai-model", 1),
+                "--port: unknown name \"ai-model\"; did you mean ai-models?",
+            ),
+            (
+                own.set_port("postgres", 1),
+                "--port: unknown name \"postgres\"; use one of ai-models, gateway, ui",
+            ),
+            (
+                own.set_replicas("registry", 2),
+                "--scale: unknown name \"registry\"",
+            ),
+            (
+                sample("consul:8500").set_port("registry", 1),
+                "--port registry: the port is already given by --registry",
+            ),
+        ] {
+            let error = result.unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{error}");
+        }
+        own.set_replicas("ai-models", 3).unwrap();
+        assert_eq!(own.services[0].replicas, Some(3));
+    }
+
+    #[test]
+    fn the_port_of_the_dashboard_must_be_free() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut sample = sample("embedded");
+        sample.set_port("ui", port).unwrap();
+        let error = sample.check_dashboard_port().unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("port {port} of `ui` is in use by pid ")),
+            "{error}"
+        );
+        drop(listener);
+        sample.check_dashboard_port().unwrap();
+    }
+}

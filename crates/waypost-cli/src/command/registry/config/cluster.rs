@@ -161,3 +161,92 @@ fn restrict(directory: &Path) -> io::Result<()> {
 fn restrict(_: &Path) -> io::Result<()> {
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(directory: &Path, file: &str) -> Value {
+        serde_json::from_str(&fs::read_to_string(directory.join(file)).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn only_a_server_has_the_root_token_and_takes_part_in_elections() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("cluster");
+        let nodes = |texts: &[&str]| -> Vec<Node> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        let secrets = Secrets::new("eu").unwrap();
+        let cluster = Cluster {
+            out: &out,
+            servers: &nodes(&["10.0.0.1", "10.0.0.2", "10.0.0.3"]),
+            clients: &nodes(&["10.0.0.4"]),
+            datacenter: "eu",
+            data_dir: Path::new("/data"),
+            installed_at: Some(Path::new("/etc/consul.d")),
+        };
+        let directories = cluster.write(&secrets).unwrap();
+        let names = ["server-1", "server-2", "server-3", "client-1"].map(|name| out.join(name));
+        assert_eq!(directories, names);
+        let (server, client) = (read(&names[1], "agent.json"), read(&names[3], "agent.json"));
+        assert_eq!(
+            (&server["server"], &server["bootstrap_expect"]),
+            (&json!(true), &json!(3))
+        );
+        assert_eq!(
+            (&client["server"], &client["bootstrap_expect"]),
+            (&json!(null), &json!(null))
+        );
+        let servers = ["10.0.0.1:8301", "10.0.0.2:8301", "10.0.0.3:8301"];
+        for (config, name, ip) in [
+            (&server, "server-2", "10.0.0.2"),
+            (&client, "client-1", "10.0.0.4"),
+        ] {
+            assert_eq!(config["node_name"], name);
+            assert_eq!(config["datacenter"], "eu");
+            assert_eq!(config["bind_addr"], ip);
+            assert_eq!(config["retry_join"], json!(servers));
+            // Each node has its own machine.
+            assert_eq!(config["data_dir"], "/data");
+            assert_eq!(config["cert_file"], "/etc/consul.d/node.pem");
+            assert_eq!(config["addresses"]["http"], "127.0.0.1");
+        }
+        let tokens = |directory: &Path| read(directory, "secrets.json")["acl"]["tokens"].clone();
+        assert_eq!(tokens(&names[1])["master"], secrets.root_token.as_str());
+        assert_eq!(tokens(&names[3]).get("master"), None);
+        for name in &names {
+            assert_eq!(tokens(name)["agent"], secrets.agent_token.as_str());
+            assert_eq!(
+                read(name, "secrets.json")["encrypt"],
+                secrets.gossip_key.as_str()
+            );
+        }
+        let root = fs::read_to_string(out.join("secrets/root-token")).unwrap();
+        assert_eq!(root, secrets.root_token);
+        // An existing file is never overwritten.
+        let error = cluster.write(&secrets).unwrap_err().to_string();
+        assert!(error.contains("ca.pem: "), "{error}");
+    }
+
+    #[test]
+    fn nodes_that_may_share_a_machine_have_data_of_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let node = |text: &str| [text.parse::<Node>().unwrap()];
+        let cluster = Cluster {
+            out: dir.path(),
+            servers: &node("127.0.0.1:9000"),
+            clients: &node("127.0.0.1"),
+            datacenter: "dc1",
+            data_dir: Path::new("/data"),
+            installed_at: None,
+        };
+        let directories = cluster.write(&Secrets::new("dc1").unwrap()).unwrap();
+        for (directory, data) in directories.iter().zip(["/data/server-1", "/data/client-1"]) {
+            let config = read(directory, "agent.json");
+            assert_eq!(config["data_dir"], data);
+            let here = fs::canonicalize(directory).unwrap().join("ca.pem");
+            assert_eq!(config["ca_file"], here.display().to_string());
+        }
+    }
+}

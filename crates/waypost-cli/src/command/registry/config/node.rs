@@ -58,3 +58,37 @@ impl Node {
         SocketAddr::new(self.ip, self.first_port.map_or(8301, |first| first + 3))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_has_the_default_ports_or_six_from_its_own_on() {
+        let node = |text: &str| text.parse::<Node>();
+        let default = node("10.0.0.1").unwrap();
+        assert!(default.has_default_ports());
+        assert_eq!(default.ports(), json!({ "https": 8501, "serf_wan": -1 }));
+        assert_eq!(default.gossip_address(), "10.0.0.1:8301".parse().unwrap());
+        let own = node("[::1]:9000").unwrap();
+        assert!(!own.has_default_ports());
+        let ports = own.ports();
+        let names = ["http", "https", "server", "serf_lan", "dns"];
+        assert_eq!(
+            names.map(|name| &ports[name]),
+            [9000, 9001, 9002, 9003, 9004]
+        );
+        assert_eq!(
+            (&ports["grpc"], &ports["serf_wan"]),
+            (&json!(-1), &json!(-1))
+        );
+        assert_eq!(own.gossip_address(), "[::1]:9003".parse().unwrap());
+        for wrong in ["", "consul", "consul:9000", "10.0.0.1:0", "10.0.0.1:65535"] {
+            let error = node(wrong).unwrap_err();
+            assert!(
+                error.starts_with(&format!("{wrong:?} is not an address; use ")),
+                "{error}"
+            );
+        }
+    }
+}
