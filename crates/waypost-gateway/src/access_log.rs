@@ -524,6 +524,7 @@ mod tests {
         };
         assert_eq!(hand_over("one\n"), [0, 0]);
         assert_eq!(hand_over("two\nthree\n"), [2, 0]);
+        assert_eq!(logs.lines(&["written too slowly"]).len(), 1);
         assert_eq!(hand_over("four\n"), [3, 0]);
         assert_eq!(received.recv().unwrap(), b"one\n");
         assert_eq!(hand_over("five\n"), [3, 0]);
@@ -579,5 +580,12 @@ mod tests {
         log.lines.send(b"two\n".to_vec()).unwrap();
         wait_for(&path, "two\n");
         wait_for(&old, "one\n");
+        // Some programs that rotate logs create the new file.
+        let older = folder.path().join("log.2");
+        std::fs::rename(&path, &older).unwrap();
+        std::fs::write(&path, "").unwrap();
+        log.lines.send(b"three\n".to_vec()).unwrap();
+        wait_for(&path, "three\n");
+        wait_for(&older, "two\n");
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use data_encoding::BASE64;
 use http::{Extensions, HeaderValue, Method, Request, Version, header};
 use hyper::ext::Protocol;
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
@@ -75,6 +75,7 @@ pub(crate) async fn run(
     let activity = Activity::new();
     let copying = async {
         let (client, instance) = futures_util::future::try_join(client, instance).await?;
+        let [client, instance] = [client, instance].map(TokioIo::new);
         copy(activity.observe(client), activity.observe(instance)).await
     };
     let copied = tokio::select! {
@@ -97,7 +98,10 @@ pub(crate) async fn run(
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-async fn copy(mut client: Observed, mut instance: Observed) -> Result<(u64, u64), BoxError> {
+async fn copy<T>(mut client: Observed<T>, mut instance: Observed<T>) -> Result<(u64, u64), BoxError>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
     Ok(tokio::io::copy_bidirectional(&mut client, &mut instance).await?)
 }
 
@@ -111,9 +115,9 @@ impl Activity {
     }
 
     /// Records what is read from a connection.
-    fn observe(&self, connection: Upgraded) -> Observed {
+    fn observe<T>(&self, connection: T) -> Observed<T> {
         Observed {
-            connection: TokioIo::new(connection),
+            connection,
             activity: self.clone(),
         }
     }
@@ -135,12 +139,12 @@ impl Activity {
 }
 
 /// One side of a tunnel.
-struct Observed {
-    connection: TokioIo<Upgraded>,
+struct Observed<T> {
+    connection: T,
     activity: Activity,
 }
 
-impl AsyncRead for Observed {
+impl<T: AsyncRead + Unpin> AsyncRead for Observed<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -155,7 +159,7 @@ impl AsyncRead for Observed {
     }
 }
 
-impl AsyncWrite for Observed {
+impl<T: AsyncWrite + Unpin> AsyncWrite for Observed<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -175,6 +179,8 @@ impl AsyncWrite for Observed {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
     use super::*;
 
     #[test]
@@ -227,5 +233,33 @@ mod tests {
             assert_eq!(is_websocket_connect(&request), expected, "{protocol:?}");
             assert_eq!(is_over_http2(request.extensions()), protocol.is_some());
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tunnel_is_idle_once_neither_side_has_sent_anything_for_that_time() {
+        let activity = Activity::new();
+        let (mut client, of_client) = duplex(64);
+        let (mut instance, of_instance) = duplex(64);
+        let copying = copy(activity.observe(of_client), activity.observe(of_instance));
+        let copying = tokio::spawn(async { copying.await.ok() });
+        let idle = Duration::from_secs(10);
+        let started = Instant::now();
+        let ended = tokio::spawn({
+            let activity = activity.clone();
+            async move {
+                activity.ended(idle).await;
+                started.elapsed()
+            }
+        });
+        for seconds in [9, 18] {
+            tokio::time::sleep_until(started + Duration::from_secs(seconds)).await;
+            client.write_all(b"a").await.unwrap();
+            assert_eq!(instance.read_u8().await.unwrap(), b'a');
+        }
+        tokio::time::sleep_until(started + Duration::from_secs(27)).await;
+        instance.write_all(b"b").await.unwrap();
+        assert_eq!(client.read_u8().await.unwrap(), b'b');
+        assert_eq!(ended.await.unwrap(), Duration::from_secs(37));
+        copying.abort();
     }
 }

@@ -303,6 +303,8 @@ mod tests {
             let headers = [
                 ("x-reason", "1"),
                 ("content-type", "text/html"),
+                ("content-encoding", "gzip"),
+                ("grpc-encoding", "gzip"),
                 ("grpc-status", "0"),
                 ("keep-alive", "1"),
             ];
@@ -321,7 +323,9 @@ mod tests {
             assert_eq!(response.headers()["content-type"], "application/grpc");
             assert_ne!(response.headers()["grpc-status"], "0");
             assert_eq!(response.headers()["x-reason"], "1");
-            assert!(!response.headers().contains_key("keep-alive"));
+            for gone in ["keep-alive", "content-encoding", "grpc-encoding"] {
+                assert!(!response.headers().contains_key(gone), "{gone}");
+            }
         }
     }
 }

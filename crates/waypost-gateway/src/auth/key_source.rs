@@ -378,4 +378,31 @@ mod tests {
         assert_eq!(count("the cause; keeping the previous keys"), 1);
         assert_eq!(logs.lines(&["keys.json"]).len(), 3);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn newer_keys_are_waited_for_but_not_asked_for_too_often() {
+        let source = source();
+        let keys = || KeySet::parse(KEYS.as_bytes());
+        let attempt = |result| {
+            let now = Some(Instant::now());
+            source.state.send_modify(|state| state.attempted_at = now);
+            source.update(result);
+        };
+        attempt(keys());
+        let first = source.keys().await.unwrap();
+        assert!(source.newer(&first).await.is_none(), "asked just now");
+        tokio::time::advance(EARLY_INTERVAL).await;
+        let answer = async |result| {
+            source.early.notified().await;
+            attempt(result);
+        };
+        let (newer, ()) = tokio::join!(source.newer(&first), answer(keys()));
+        let newer = newer.unwrap();
+        assert!(!Arc::ptr_eq(&newer, &first));
+        assert!(source.newer(&first).await.is_some(), "known already");
+        tokio::time::advance(EARLY_INTERVAL).await;
+        let failure = Err("the cause".to_owned());
+        let (none, ()) = tokio::join!(source.newer(&newer), answer(failure));
+        assert!(none.is_none());
+    }
 }

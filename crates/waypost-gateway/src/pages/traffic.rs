@@ -257,3 +257,49 @@ fn describe_route(route: &Route, service: &Service) -> Value {
     }
     described
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::traffic::Bucket;
+
+    #[test]
+    fn a_snapshot_has_the_seconds_that_were_asked_for() {
+        let bucket = |unix_second| Bucket {
+            unix_second,
+            requests: 1,
+            failures: 0,
+            p50_ms: 0.5,
+            p99_ms: 2.0,
+        };
+        let history = History {
+            last_second: 100,
+            services: HashMap::from([("shop".into(), (90..=100).map(bucket).collect())]),
+        };
+        let seconds = |wanted| -> Vec<u64> {
+            let snapshot = snapshot(&history, wanted);
+            assert_eq!(snapshot["second"], 100);
+            let buckets = snapshot["services"]["shop"]["buckets"].as_array().unwrap();
+            buckets.iter().map(|it| it[0].as_u64().unwrap()).collect()
+        };
+        assert_eq!(seconds(1), [100]);
+        assert_eq!(seconds(3), [98, 99, 100]);
+        assert_eq!(seconds(900).len(), 11);
+        let all = snapshot(&history, 1);
+        assert_eq!(
+            all["services"]["shop"]["buckets"],
+            json!([[100, 1, 0, 0.5, 2.0]])
+        );
+    }
+
+    #[test]
+    fn an_instance_is_named_by_its_host_and_port() {
+        for (url, expected) in [
+            ("http://192.0.2.1:80", "192.0.2.1:80"),
+            ("https://[::1]:443/base/path", "[::1]:443"),
+            ("192.0.2.1:80/x", "192.0.2.1:80"),
+        ] {
+            assert_eq!(host_and_port(url), expected);
+        }
+    }
+}

@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_response_is_compressed_only_if_its_content_may_be() {
-        let types = ["text/*", "application/*+json", "application/wasm"];
+        let types = ["text/*", "application/*+json", "application/wasm", "a/b*b"];
         let rules = CompressionRules {
             min_size: 100,
             types: types.map(str::to_owned).to_vec(),
@@ -184,6 +184,8 @@ mod tests {
             (200, ("content-type", "application/wasm2"), false),
             (200, ("content-type", "text/event-stream"), false),
             (200, ("content-type", "image/png"), false),
+            (200, ("content-type", "a/b"), false),
+            (200, ("content-type", "a/bb"), true),
             (404, ("x-other", ""), true),
             (206, ("x-other", ""), false),
             (204, ("x-other", ""), false),

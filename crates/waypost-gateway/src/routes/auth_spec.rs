@@ -392,3 +392,46 @@ fn algorithms<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Algorith
         .collect::<Result<_, _>>()
         .map_err(serde::de::Error::custom)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::routes::parse_routes;
+
+    #[test]
+    fn settings_at_a_limit_are_allowed_and_beyond_it_refused() {
+        for (auth, error) in [
+            (
+                "jwt: {jwks_url: \"http://a/\", refresh: 1s, leeway: 24h}",
+                None,
+            ),
+            (
+                "jwt: {jwks_url: \"http://a/\", refresh: 999ms}",
+                Some("at least 1s"),
+            ),
+            (
+                "jwt: {jwks_url: \"http://a/\", leeway: 25h}",
+                Some("at most 24h"),
+            ),
+            (
+                "jwt: {jwks_file: a, refresh: 1h}",
+                Some("is for `jwks_url`"),
+            ),
+            ("jwt: {}", Some("jwks_url")),
+            ("api_keys: {file: a, query: key}", None),
+            ("api_keys: {file: a, query: \"\"}", Some("is empty")),
+            ("api_keys: {}", Some("needs `file` or `env`")),
+            ("api_keys: {file: a, env: B}", Some("exclude each other")),
+        ] {
+            let text = format!("routes:\n  - {{service: a, {auth}}}\n");
+            let parsed = parse_routes(Path::new("r.yaml"), &text);
+            let found = parsed.err().map(|found| found.to_string());
+            match (&found, error) {
+                (None, None) => {}
+                (Some(found), Some(error)) => assert!(found.contains(error), "{auth}: {found}"),
+                _ => panic!("{auth}: {found:?}"),
+            }
+        }
+    }
+}

@@ -58,6 +58,7 @@ mod tests {
         ] {
             assert_eq!(expression.matches(text), matches, "{text}");
         }
+        assert_eq!(expression.as_str(), "/users/[0-9]+|/all");
         let equal = |text: &str| expression == Expression::parse(text).unwrap();
         assert!(equal("/users/[0-9]+|/all"));
         assert!(!equal("/users/[0-9]+"), "another set of paths");

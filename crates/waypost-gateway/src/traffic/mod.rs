@@ -16,6 +16,8 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use counts::{InstanceCounts, ServiceCounts, WorkerCounts};
+#[cfg(test)]
+pub(crate) use history::Bucket;
 pub(crate) use history::{History, SECONDS, Second};
 
 /// The number of seconds by which a subscriber may fall behind.
