@@ -35,5 +35,27 @@ mod tests {
         assert_eq!(found("ordre"), ["order", "orders"]);
         assert_eq!(found("admin"), [""; 0]);
         assert_eq!(found(""), [""; 0]);
+        // One character of three may differ, and two of four.
+        for (typed, name, is_similar) in [
+            ("abc", "abd", true),
+            ("abc", "ade", false),
+            ("abc", "abcd", true),
+            ("abc", "abcde", false),
+            ("abcd", "abef", true),
+            ("abcd", "aefg", false),
+            ("abcd", "abcdef", true),
+            ("abcd", "abcdefg", false),
+        ] {
+            let found = closest(typed, std::iter::once(name));
+            assert_eq!(!found.is_empty(), is_similar, "{typed} {name}");
+        }
+        let many = ["order1", "order4", "order3", "order2"];
+        let found = closest("order", many.into_iter());
+        assert_eq!(found, ["order1", "order2", "order3"]);
+        for length in [MAX_LENGTH, MAX_LENGTH + 1] {
+            let name = "x".repeat(length);
+            let found = closest(&name, std::iter::once(&*name));
+            assert_eq!(found.len(), usize::from(length <= MAX_LENGTH));
+        }
     }
 }

@@ -172,6 +172,18 @@ mod tests {
     }
 
     #[test]
+    fn a_selector_without_conditions_is_empty() {
+        assert!(Selector::new().is_empty());
+        for selector in [
+            Selector::new().tag("a"),
+            Selector::new().version("1"),
+            Selector::new().metadata("a", "b"),
+        ] {
+            assert!(!selector.is_empty(), "{selector}");
+        }
+    }
+
+    #[test]
     fn the_description_says_what_there_is() {
         let many: Vec<_> = (10..23)
             .map(|n| instance(|i| i.tag(format!("t{n}"))))

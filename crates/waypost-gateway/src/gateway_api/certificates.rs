@@ -168,3 +168,32 @@ fn is_name(name: &str) -> bool {
     };
     name.len() <= 253 && name.split('.').all(is_label)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_objects_are_dns_subdomains() {
+        for name in ["a", "a-b.c1", "1", "a--b", &"a".repeat(253)] {
+            assert!(is_name(name), "{name}");
+        }
+        for name in [
+            "",
+            ".",
+            "a.",
+            ".a",
+            "-a",
+            "a-",
+            "a.-b",
+            "A",
+            "a_b",
+            "a/b",
+            "../a",
+            "\u{e9}",
+            &"a".repeat(254),
+        ] {
+            assert!(!is_name(name), "{name}");
+        }
+    }
+}

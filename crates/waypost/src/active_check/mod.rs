@@ -172,3 +172,20 @@ impl fmt::Debug for ActiveCheck {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_value_of_a_setting_is_tcp_or_a_path() {
+        for (text, method) in [("tcp", "method: tcp"), ("http:/health", "/health")] {
+            let check: ActiveCheck = text.parse().unwrap();
+            assert!(format!("{check:?}").contains(method), "{check:?}");
+        }
+        for text in ["", "udp", "tcp:", "https:/health", "http"] {
+            let error = text.parse::<ActiveCheck>().unwrap_err().to_string();
+            assert!(error.contains("use tcp or http:/health"), "{error}");
+        }
+    }
+}

@@ -115,3 +115,43 @@ fn is_within_bound(candidates: &Candidates, index: usize, bound: f64) -> bool {
     let share = (load + 1) as f64 * candidates.weight(index) / weight;
     (in_flight + 1) as f64 <= (bound * share).ceil()
 }
+
+#[cfg(test)]
+mod tests {
+    use waypost_core::provider::MemoryProvider;
+    use waypost_core::{Instance, Weight};
+
+    use super::*;
+    use crate::balance::Key;
+    use crate::client::ServiceDiscoveryClient;
+
+    #[tokio::test]
+    async fn an_endpoint_gets_requests_up_to_the_bound_of_its_weighted_share() {
+        let memory = MemoryProvider::new();
+        for (id, weight) in [("heavy", 3), ("light", 1)] {
+            let instance = Instance::from_url("auth".parse().unwrap(), "http://10.0.0.1").unwrap();
+            let instance = instance.id(id).weight(Weight::new(weight));
+            memory.insert(instance.build().unwrap());
+        }
+        let client = ServiceDiscoveryClient::builder().provider(memory);
+        let client = client.strategy(|| ConsistentHash::new().with_bound(1.25));
+        let client = client.build().unwrap();
+        let balancer = client.balancer("auth").unwrap();
+        balancer.ready().await.unwrap();
+        let pick = |key| balancer.pick_for(key).unwrap();
+        let mut keys = (0_u32..).map(|number| Key::new(number.to_le_bytes()));
+        let key = keys
+            .find(|key| pick(*key).id().as_str() == "heavy")
+            .unwrap();
+        // With n requests in flight, all at this endpoint, one more is allowed if
+        // n + 1 <= ceil(1.25 * (n + 1) * 3 / 4).
+        let mut leases = Vec::new();
+        while pick(key).id().as_str() == "heavy" {
+            leases.push(pick(key).lease());
+        }
+        assert_eq!(leases.len(), 15);
+        assert_eq!(pick(key).id().as_str(), "light");
+        leases.pop();
+        assert_eq!(pick(key).id().as_str(), "heavy");
+    }
+}

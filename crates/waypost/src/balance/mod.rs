@@ -58,3 +58,22 @@ pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> Arc<str> {
         _ => "no message".into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_message_of_a_panic_is_its_text() {
+        let panics: [Box<dyn Any + Send>; 3] = [
+            Box::new("a text"),
+            Box::new("a string".to_owned()),
+            Box::new(5),
+        ];
+        let messages = panics.each_ref().map(|panic| panic_message(&**panic));
+        assert_eq!(
+            messages.each_ref().map(|it| &**it),
+            ["a text", "a string", "no message"]
+        );
+    }
+}

@@ -69,3 +69,38 @@ impl<B> fmt::Debug for LeasedBody<B> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use http_body_util::{BodyExt, Full};
+    use waypost_core::Instance;
+    use waypost_core::provider::MemoryProvider;
+
+    use super::*;
+    use crate::client::ServiceDiscoveryClient;
+
+    #[tokio::test]
+    async fn a_body_has_the_size_and_the_end_of_the_one_inside() {
+        let memory = MemoryProvider::new();
+        let instance = Instance::from_url("auth".parse().unwrap(), "http://10.0.0.1").unwrap();
+        memory.insert(instance.build().unwrap());
+        let client = ServiceDiscoveryClient::new(Arc::new(memory));
+        let pick = client.pick("auth").await.unwrap();
+        let endpoint = Arc::clone(pick.endpoint());
+        let mut body = LeasedBody::new(Full::new(Bytes::from("hello")), pick.lease());
+        assert_eq!(body.size_hint().exact(), Some(5));
+        assert!(!body.is_end_stream());
+        assert_eq!(endpoint.in_flight(), 1);
+        let frame = body.frame().await.unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap(), "hello");
+        assert!(body.is_end_stream());
+        assert_eq!(endpoint.in_flight(), 0);
+        let pick = client.pick("auth").await.unwrap();
+        let empty = LeasedBody::new(Full::new(Bytes::new()), pick.lease());
+        assert!(empty.is_end_stream());
+        assert_eq!(endpoint.in_flight(), 0);
+    }
+}

@@ -60,3 +60,50 @@ impl ChangesByOthers {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use waypost_testkit::Logs;
+
+    use super::*;
+
+    #[test]
+    fn changes_in_quick_succession_are_a_conflict_and_others_are_logged_once_each() {
+        let (logs, _guard) = Logs::take();
+        let id = InstanceId::new("auth-1");
+        let [port, tags]: [Arc<str>; 2] = ["the port".into(), "the tags".into()];
+        let mut changes = ChangesByOthers::default();
+        let logged = || {
+            let conflicts = logs.lines(&["ERROR", "registers the same id"]);
+            let others = logs.lines(&["WARN", "registering again"]);
+            (conflicts.len(), others.len())
+        };
+        let quiet = |changes: &mut ChangesByOthers, heartbeats| {
+            (0..heartbeats).for_each(|_| changes.unchanged());
+        };
+        quiet(&mut changes, 20);
+        for (heartbeats, difference, expected) in [
+            (0, &port, (0, 1)),
+            (2, &port, (0, 1)),
+            (2, &tags, (0, 2)),
+            (9, &tags, (0, 2)),
+            // As if it had never happened.
+            (10, &tags, (0, 3)),
+        ] {
+            quiet(&mut changes, heartbeats);
+            changes.changed(&id, "consul", difference);
+            assert_eq!(logged(), expected, "{difference} after {heartbeats}");
+            assert!(!changes.is_conflict());
+        }
+        for heartbeats in [1, 0, 1] {
+            quiet(&mut changes, heartbeats);
+            changes.changed(&id, "consul", &port);
+            assert_eq!(logged(), (1, 3), "the conflict is logged once");
+            assert!(changes.is_conflict());
+        }
+        quiet(&mut changes, 9);
+        assert!(changes.is_conflict());
+        quiet(&mut changes, 1);
+        assert!(!changes.is_conflict());
+    }
+}

@@ -347,6 +347,8 @@ mod tests {
     fn the_provider_is_chosen_in_the_documented_order() {
         for (variables, kind, reason) in [
             (&[][..], "consul", "default"),
+            (&[("DATABASE_URL", "http://a")], "consul", "default"),
+            (&[("SERVICE_NAME", "auth")], "consul", "default"),
             (
                 &[("SERVICE_AUTH_URL", "http://a")],
                 "env",

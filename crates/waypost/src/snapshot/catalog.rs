@@ -65,3 +65,30 @@ impl Catalog {
         &self.freshness
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_first_or_a_different_answer_is_a_change() {
+        let names = |names: &[&str]| -> BTreeSet<ServiceName> {
+            names.iter().map(|name| name.parse().unwrap()).collect()
+        };
+        let mut catalog = Catalog::pending("test".into());
+        for (answer, is_change) in [
+            (&[][..], true),
+            (&[], false),
+            (&["a"], true),
+            (&["a"], false),
+            (&["a", "b"], true),
+            (&[], true),
+        ] {
+            let before = catalog.freshness().generation();
+            catalog = catalog.answered(names(answer));
+            assert_eq!(*catalog.names(), names(answer));
+            let has_changed = catalog.freshness().generation() != before;
+            assert_eq!(has_changed, is_change, "{answer:?}");
+        }
+    }
+}

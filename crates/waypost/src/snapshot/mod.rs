@@ -455,4 +455,25 @@ mod tests {
             assert_eq!(snapshot.ready().len(), 1);
         }
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_too_old_is_not_used_with_or_without_a_selector() {
+        let max = std::time::Duration::from_secs(10);
+        let known = pending().expiring(Some(max));
+        let known = known.answered(Some(vec![instance("a", |i| i.tag("x"))]));
+        let failed = known.failed(ProviderError::unreachable("test", "the cause"));
+        let selector = Selector::new().tag("x");
+        tokio::time::advance(max).await;
+        assert_eq!(failed.usable().unwrap().len(), 1);
+        assert_eq!(failed.usable_matching(&selector).unwrap().len(), 1);
+        tokio::time::advance(std::time::Duration::from_millis(1)).await;
+        for error in [
+            failed.usable().unwrap_err(),
+            failed.usable_matching(&selector).unwrap_err(),
+        ] {
+            assert!(matches!(error, Error::Stale { .. }), "{error}");
+        }
+        // Without a failure, the watch is live.
+        assert_eq!(known.usable_matching(&selector).unwrap().len(), 1);
+    }
 }

@@ -42,6 +42,8 @@ fn lookups_picks_and_leases_work_without_a_runtime() {
     let lease = client.pick("auth").unwrap().lease();
     assert_eq!(lease.endpoint().in_flight(), 1);
     client.set_strategy_named("least_connections").unwrap();
+    let unknown = client.set_strategy_named("fastest").unwrap_err();
+    assert!(unknown.to_string().contains("fastest"), "{unknown}");
     assert_ne!(client.pick("auth").unwrap().id(), lease.id());
     // Failed requests eject the instance.
     (0..5).for_each(|_| lease.failed());

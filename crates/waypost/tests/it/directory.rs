@@ -105,6 +105,10 @@ async fn unused_watches_are_closed_and_reopened_on_demand() {
     }
     assert_eq!((script.watches_started(), script.open_watches()), (1, 1));
 
+    let watched = client.directory().watched();
+    assert_eq!(watched.len(), 1);
+    assert_eq!(*watched[0].service(), auth());
+
     sleep(Duration::from_secs(121)).await;
     assert_eq!(script.open_watches(), 0);
     assert!(client.directory().watched().is_empty());

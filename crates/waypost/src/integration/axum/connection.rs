@@ -263,6 +263,7 @@ mod tests {
         client.write_all(head).await.unwrap();
         let (received, seconds) = read_to_end(&mut client).await;
         assert!(received.starts_with("HTTP/1.1 408 "), "{received}");
+        assert!(received.contains("connection: close"), "{received}");
         assert_eq!(seconds, 30);
 
         let (mut client, _server) = connect();

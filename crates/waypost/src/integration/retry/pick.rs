@@ -108,5 +108,38 @@ mod tests {
                 assert_eq!(lease.id().as_str(), "b");
             }
         }
+        // Another instance of the best rank is preferred to one that was tried.
+        let address = "http://auth/".parse().unwrap();
+        for (tried, others) in [("a", ["c"]), ("c", ["a"])] {
+            for _ in 0..6 {
+                let tried = [tried.into()];
+                let (lease, _) = pick_for(&balancer, &address, None, &tried).await.unwrap();
+                assert!(others.contains(&lease.id().as_str()), "{}", lease.id());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_decides_the_first_attempt_only() {
+        let memory = MemoryProvider::new();
+        for id in ["a", "b", "c"] {
+            let instance = Instance::from_url("auth".parse().unwrap(), "http://10.0.0.1").unwrap();
+            memory.insert(instance.id(id).build().unwrap());
+        }
+        let client = ServiceDiscoveryClient::builder()
+            .provider(memory)
+            .strategy(crate::balance::ConsistentHash::new);
+        let balancer = client.build().unwrap().balancer("auth").unwrap();
+        let address = "http://auth/".parse().unwrap();
+        let key = Some(Key::new("a customer"));
+        let (first, _) = pick_for(&balancer, &address, key, &[]).await.unwrap();
+        let first = first.id().clone();
+        for _ in 0..6 {
+            let (again, _) = pick_for(&balancer, &address, key, &[]).await.unwrap();
+            assert_eq!(*again.id(), first);
+            let tried = std::slice::from_ref(&first);
+            let (other, _) = pick_for(&balancer, &address, key, tried).await.unwrap();
+            assert_ne!(*other.id(), first);
+        }
     }
 }

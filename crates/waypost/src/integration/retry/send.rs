@@ -271,13 +271,13 @@ impl<C: HttpClient> Attempts<'_, C> {
         self.next.is_some() && self.call.balancer.candidate_count() > self.tried.len()
     }
 
-    /// The pause before the attempt that follows this response; `None` if none does.
+    /// The pause before another attempt after this response; `None` if the policy returns the response.
     fn pause(&self, status: StatusCode, outcome: Outcome) -> Option<Duration> {
         let is_refusal = matches!(
             status,
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
         );
-        if !is_refusal || self.next.is_none() || !self.method.is_idempotent() {
+        if !is_refusal || !self.method.is_idempotent() {
             return None;
         }
         let retry_after = match outcome {

@@ -273,3 +273,17 @@ fn error_type(error: &(dyn StdError + 'static)) -> &'static str {
         error.source().map_or("connection_lost", error_type)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn an_error_of_another_kind_is_a_lost_connection() {
+        let inner = io::Error::from(io::ErrorKind::ConnectionReset);
+        let outer = io::Error::other(io::Error::other(inner));
+        assert_eq!(error_type(&outer), "connection_lost");
+    }
+}

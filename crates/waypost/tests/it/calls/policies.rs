@@ -32,6 +32,10 @@ enum First {
     Respond(StatusCode, Option<&'static str>),
     /// Waits until a permit is added, which no test does.
     Hang(Arc<Semaphore>),
+    /// Waits for a permit and responds with 503.
+    RefuseAfter(Arc<Semaphore>),
+    /// Adds a permit and responds a moment later.
+    LetOthersGo(Arc<Semaphore>),
 }
 
 /// Instances `0`, `1` …, and the ids of those that got a request, in order.
@@ -131,6 +135,19 @@ async fn respond(
         Some(First::Hang(never)) => {
             let _ = never.acquire().await;
             (StatusCode::OK, headers, "late".to_owned())
+        }
+        Some(First::RefuseAfter(permitted)) => {
+            permitted.acquire().await.unwrap().forget();
+            (
+                StatusCode::SERVICE_UNAVAILABLE,
+                headers,
+                "refused".to_owned(),
+            )
+        }
+        Some(First::LetOthersGo(waiting)) => {
+            waiting.add_permits(1);
+            sleep(Duration::from_millis(200)).await;
+            (StatusCode::OK, headers, id)
         }
         None => (StatusCode::OK, headers, id),
     }
@@ -235,6 +252,24 @@ async fn a_hedge_goes_to_another_instance_and_the_slow_attempt_is_cancelled() {
     let service = Service::start(&[hang(), hang(), None]).await;
     let answer = service.tower(Method::GET, &hedge).await;
     assert_eq!(answer, (200, "2".into()));
+}
+
+#[tokio::test]
+async fn a_refusal_waits_for_the_hedge() {
+    let slow = Arc::new(Semaphore::new(0));
+    // The first attempt is refused once the hedge has arrived, which succeeds after that.
+    let first = Some(First::RefuseAfter(Arc::clone(&slow)));
+    let second = Some(First::LetOthersGo(slow));
+    for attempts in [2, 3] {
+        let service = Service::start(&[first.clone(), second.clone()]).await;
+        let hedge = RetryPolicy::new()
+            .hedge_after(Duration::from_millis(1))
+            .retry_rejected(MINUTE)
+            .attempts(attempts);
+        let answer = service.reqwest(Method::GET, &hedge).await;
+        assert_eq!(answer, (200, "1".into()));
+        assert_eq!(service.received(), ["0", "1"]);
+    }
 }
 
 #[tokio::test]
