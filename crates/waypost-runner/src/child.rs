@@ -228,3 +228,37 @@ fn signal_name(signal: i32) -> Option<&'static str> {
     .into_iter()
     .find_map(|(known, name)| (known.as_raw() == signal).then_some(name))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_program_is_named_by_its_code_or_its_signal() {
+        let signal = |name: &str| Some(ExitStatus::Signal(name.to_owned()));
+        for (exit, text, status) in [
+            (
+                Exit::Code(3),
+                "exited with code 3",
+                Some(ExitStatus::Code(3)),
+            ),
+            (Exit::Signal(9), "killed by SIGKILL", signal("KILL")),
+            (Exit::Signal(11), "killed by SIGSEGV", signal("SEGV")),
+            // A real-time signal has no name.
+            (Exit::Signal(42), "killed by signal 42", signal("42")),
+            (Exit::Other("it hangs".to_owned()), "it hangs", None),
+        ] {
+            assert_eq!(exit.to_string(), text);
+            assert_eq!(exit.status(), status, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_report_has_a_kind_and_a_detail() {
+        assert_eq!(
+            split_report("failed cannot run `a b`"),
+            ("failed", "cannot run `a b`")
+        );
+        assert_eq!(split_report("started"), ("started", ""));
+    }
+}

@@ -136,6 +136,51 @@ mod tests {
         events.into_inner()
     }
 
+    /// Until the first success, the problems are shown as they change.
+    #[tokio::test(start_paused = true)]
+    async fn each_new_problem_of_a_start_is_reported_once() {
+        let mut problems = VecDeque::from(["refused", "refused", "status 503", "refused"]);
+        let events = RefCell::new(Vec::new());
+        let check = || {
+            let problem = problems.pop_front();
+            async move { problem.map_or(Ok(()), |problem| Err(problem.to_owned())) }
+        };
+        let report = |event| events.borrow_mut().push(event);
+        let monitoring = monitor(TIMING, Duration::from_secs(30), check, report);
+        let _ = timeout(Duration::from_secs(1), monitoring).await;
+        let not_yet = |problem: &str| HealthEvent::NotYet(problem.to_owned());
+        let expected = [
+            not_yet("refused"),
+            not_yet("status 503"),
+            not_yet("refused"),
+        ];
+        let events = events.into_inner();
+        assert_eq!(events[..3], expected);
+        assert_eq!(events[3..], [HealthEvent::Ready]);
+    }
+
+    /// A program that starts slowly is not called 50 times per second all the time.
+    #[tokio::test(start_paused = true)]
+    async fn a_start_is_checked_often_at_first_and_then_twice_per_second() {
+        let mut checks = Vec::new();
+        let began = Instant::now();
+        let check = || {
+            checks.push(began.elapsed());
+            assert!(checks.len() < 1000, "it is checked all the time");
+            async { Err("refused".to_owned()) }
+        };
+        let monitoring = monitor(TIMING, Duration::from_secs(5), check, |_| ());
+        let _ = timeout(Duration::from_secs(60), monitoring).await;
+        let until = |seconds: u64| {
+            let limit = Duration::from_secs(seconds);
+            checks.iter().filter(|at| **at < limit).count()
+        };
+        assert_eq!(until(2), 100);
+        let doubling = until(4) - until(2);
+        assert!((5..12).contains(&doubling), "{doubling}");
+        assert_eq!(until(60) - until(10), 100);
+    }
+
     fn unhealthy(problem: &str) -> HealthEvent {
         HealthEvent::Unhealthy(problem.to_owned())
     }

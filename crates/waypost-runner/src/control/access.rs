@@ -132,6 +132,31 @@ mod tests {
                 false,
             ),
             ("GET", "/api/stack", &[local, ("origin", "null")], false),
+            ("HEAD", "/api/stack", &[local], true),
+            ("PUT", "/api/stack", &[local], false),
+            ("GET", "/api/stack", &[("host", "LOCALHOST")], true),
+            ("GET", "/api/stack", &[("host", "127.8.9.1")], true),
+            ("GET", "/api/stack", &[("host", "localhost.example")], false),
+            ("GET", "/api/stack", &[("host", "10.0.0.1:3000")], false),
+            ("GET", "/api/stack", &[("host", "a b")], false),
+            (
+                "POST",
+                "/api/down",
+                &[local, ("x-waypost-token", "")],
+                false,
+            ),
+            (
+                "POST",
+                "/api/down",
+                &[local, ("x-waypost-token", "secre")],
+                false,
+            ),
+            (
+                "POST",
+                "/api/down",
+                &[local, ("x-waypost-token", "secrets")],
+                false,
+            ),
         ] {
             let method = method.parse().unwrap();
             let mut map = HeaderMap::new();

@@ -90,3 +90,77 @@ impl Changes {
         (missed, self.followers.subscribe())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn view(name: &str, restarts: usize) -> ServiceView {
+        serde_json::from_value(json!({
+            "name": name, "kind": "process", "state": "ready", "since": "", "ready": 1, "wanted": 1,
+            "restarts": restarts, "after": [], "uses": [], "links": {}, "profiles": [],
+            "instances": [],
+        }))
+        .unwrap()
+    }
+
+    /// The names of the services whose changes a client has missed; `None` if some are not kept.
+    fn missed(changes: &Changes, last_seen: u64) -> Option<Vec<String>> {
+        let (missed, _) = changes.follow(Some(last_seen));
+        let name = |change: &Change| {
+            let view: ServiceView = serde_json::from_str(&change.service).unwrap();
+            view.name
+        };
+        missed.map(|missed| missed.iter().map(name).collect())
+    }
+
+    #[test]
+    fn only_what_has_changed_is_published_and_numbered() {
+        let mut changes = Changes::new();
+        let first = changes.last_id();
+        changes.publish(vec![view("web", 0), view("db", 0)]);
+        assert_eq!(changes.last_id(), first + 2);
+        assert!(!changes.has_followers());
+        let (_, mut live) = changes.follow(None);
+        assert!(changes.has_followers());
+        changes.publish(vec![view("web", 0), view("db", 0)]);
+        assert_eq!(changes.last_id(), first + 2);
+        changes.publish(vec![view("web", 1), view("db", 0)]);
+        assert_eq!(changes.last_id(), first + 3);
+        assert_eq!(changes.services()[0].restarts, 1);
+        let change = live.try_recv().unwrap();
+        assert_eq!(change.id, first + 3);
+        assert!(live.try_recv().is_err(), "there was one change");
+        for (last_seen, expected) in [
+            (first, Some(&["web", "db", "web"][..])),
+            (first + 1, Some(&["db", "web"])),
+            (first + 2, Some(&["web"])),
+            (first + 3, Some(&[])),
+            // Those of another run.
+            (first + 4, None),
+            (first - 1, None),
+        ] {
+            let expected = expected.map(|names| names.iter().map(ToString::to_string).collect());
+            assert_eq!(
+                missed(&changes, last_seen),
+                expected,
+                "{}",
+                last_seen - first + 1
+            );
+        }
+        assert!(changes.follow(None).0.is_none());
+    }
+
+    #[test]
+    fn a_client_that_has_missed_too_many_changes_gets_none() {
+        let mut changes = Changes::new();
+        let first = changes.last_id();
+        for restarts in 0..=KEPT {
+            changes.publish(vec![view("web", restarts)]);
+        }
+        assert_eq!(missed(&changes, first), None);
+        assert_eq!(missed(&changes, first + 1).unwrap().len(), KEPT);
+    }
+}

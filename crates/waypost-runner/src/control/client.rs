@@ -213,3 +213,25 @@ fn invalid(error: serde_json::Error) -> ClientError {
         "its response can't be parsed ({error}); is it another version of waypost?"
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_has_data_and_perhaps_a_kind() {
+        let event = |kind: &str, data: &str| {
+            let (kind, data) = (kind.to_owned(), data.to_owned());
+            Some(Event { kind, data })
+        };
+        for (block, expected) in [
+            ("event: line\nid: 7\ndata: {}\n\n", event("line", "{}")),
+            ("data:{}\n\n", event("message", "{}")),
+            ("data:  a\n\n", event("message", " a")),
+            (": a comment\n\n", None),
+            ("event: line\n\n", None),
+        ] {
+            assert_eq!(parse_event(block), expected, "{block:?}");
+        }
+    }
+}

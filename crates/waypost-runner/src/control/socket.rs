@@ -192,6 +192,39 @@ mod tests {
         );
     }
 
+    #[tokio::test]
+    async fn a_folder_in_the_place_of_a_socket_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("waypost").join("stack.sock");
+        std::fs::create_dir_all(&path).unwrap();
+        std::fs::set_permissions(path.parent().unwrap(), Permissions::from_mode(0o700)).unwrap();
+        let error = Socket::open(&path).unwrap_err().to_string();
+        let expected = format!("cannot open the control socket {}: ", path.display());
+        assert!(error.starts_with(&expected), "{error}");
+        assert!(error.contains("irectory"), "{error}");
+        assert!(path.is_dir());
+    }
+
+    #[test]
+    fn each_stack_has_a_socket_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| dir.path().join(name);
+        for name in ["a.toml", "b.toml"] {
+            std::fs::write(file(name), "").unwrap();
+        }
+        let (a, b) = (
+            socket_of_file(&file("a.toml")).unwrap(),
+            socket_of_file(&file("b.toml")).unwrap(),
+        );
+        assert_ne!(a, b);
+        // Whatever the path to the same file is.
+        std::os::unix::fs::symlink(file("a.toml"), file("link.toml")).unwrap();
+        assert_eq!(socket_of_file(&file("link.toml")).unwrap(), a);
+        assert!(socket_of_file(&file("none.toml")).is_err());
+        assert_ne!(socket_of_sample(8000), socket_of_sample(8001));
+        assert_eq!(socket_of_sample(8000).parent(), a.parent());
+    }
+
     #[test]
     fn the_hash_is_fnv_1a() {
         assert_eq!(fnv1a(b""), 0xcbf2_9ce4_8422_2325);

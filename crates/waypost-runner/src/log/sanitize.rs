@@ -103,9 +103,38 @@ mod tests {
             ("end\x1b[12", "end", "end"),
             ("\x1bcé", "é", "é"),
             ("\x1b[é1m", "é1m", "é1m"),
+            // Each kind of control string, with each of its ends.
+            ("\x1bPa\x1b\\b", "b", "b"),
+            ("\x1bXa\x07b", "b", "b"),
+            ("\x1b^a\x1b\\b\x07", "b\u{fffd}", "b\u{fffd}"),
+            ("\x1b_a\x07b\x1b\\", "b", "b"),
+            ("\x1b]0;no end", "", ""),
+            // The first and the last byte that can end a control sequence.
+            ("\x1b[1@a\x1b[1~b", "ab", "ab"),
+            ("\x1b[ ?ma", "a", "\x1b[ ?ma"),
         ] {
             assert_eq!(sanitize(dirty, false), plain, "{dirty:?}");
             assert_eq!(sanitize(dirty, true), coloured, "{dirty:?}");
+        }
+    }
+
+    #[test]
+    fn characters_that_change_the_direction_of_text_are_replaced() {
+        for (first, last) in [
+            ('\u{61c}', '\u{61c}'),
+            ('\u{200e}', '\u{200f}'),
+            ('\u{2028}', '\u{2029}'),
+            ('\u{202a}', '\u{202e}'),
+            ('\u{2066}', '\u{2069}'),
+        ] {
+            for c in [first, last] {
+                assert!(!is_printable(c), "{}", c.escape_unicode());
+            }
+        }
+        for c in [
+            '\t', ' ', 'é', '東', '\u{61d}', '\u{200d}', '\u{2010}', '\u{2065}', '\u{206a}',
+        ] {
+            assert!(is_printable(c), "{}", c.escape_unicode());
         }
     }
 }

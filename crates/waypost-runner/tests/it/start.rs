@@ -1,9 +1,12 @@
 //! Starting a stack, and the errors when a start fails.
 
-use std::net::TcpListener;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use waypost_runner::{InstanceState, Probe, ServiceSpec, SupervisorError, Transport};
+use waypost_runner::{
+    InstanceState, Probe, ServiceSpec, SupervisorError, Transport, check_port, free_port,
+};
 
 use crate::support::*;
 
@@ -202,6 +205,21 @@ async fn a_shim_executable_that_does_not_call_the_shim_is_reported() {
     supervisor.shutdown().await;
 }
 
+/// Between the shim and the program, as when the limit of processes is reached.
+#[tokio::test]
+async fn the_reason_why_a_shim_can_not_start_the_program_is_reported() {
+    let dir = tempfile::tempdir().unwrap();
+    let shim = dir.path().join("shim");
+    // The socket to the runner is its standard input.
+    std::fs::write(&shim, "#!/bin/sh\necho 'failed no more processes' >&0\n").unwrap();
+    std::fs::set_permissions(&shim, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let (supervisor, _) = start(stack([shell("web", "true").port(0)]).shim_executable(shim));
+    let error = supervisor.ready().await.unwrap_err().to_string();
+    let expected = "`web` did not become healthy: no more processes;";
+    assert!(error.starts_with(expected), "{error}");
+    supervisor.shutdown().await;
+}
+
 #[test]
 fn a_main_that_does_not_call_the_shim_does_not_start_itself_recursively() {
     let dir = tempfile::tempdir().unwrap();
@@ -243,4 +261,37 @@ async fn ports_in_use_are_reported_with_their_holders_before_anything_starts() {
         "{message}"
     );
     assert!(!dir.path().join("started").exists());
+}
+
+/// Two processes may listen on the same port of two addresses.
+#[tokio::test]
+async fn the_holder_of_a_port_is_the_process_that_listens_on_that_address() {
+    let dir = tempfile::tempdir().unwrap();
+    let [local, other] = [1, 2].map(|last| IpAddr::from([127, 0, 0, last]));
+    let (supervisor, _) = start(stack([service("web", dir.path())]));
+    supervisor.ready().await.unwrap();
+    let web = status(&supervisor, "web");
+    let port = web.port.unwrap();
+    let _listener = TcpListener::bind((other, port)).unwrap();
+    let holder = |host: IpAddr, port: u16| {
+        let taken = check_port("web", SocketAddr::new(host, port), Transport::Tcp);
+        taken.unwrap_err().holder.unwrap()
+    };
+    assert_eq!(holder(local, port).pid, web.pid.unwrap());
+    assert_eq!(holder(other, port).pid, std::process::id());
+    // Both together hold the port of all addresses.
+    let all = holder([0, 0, 0, 0].into(), port).pid;
+    assert!([web.pid.unwrap(), std::process::id()].contains(&all));
+
+    // An outgoing connection from a port doesn't hold it.
+    let listener = TcpListener::bind((local, 0)).unwrap();
+    let ours = free_port(local).unwrap();
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::new(local, ours)).unwrap();
+    let connection = socket.connect(listener.local_addr().unwrap());
+    let connection = connection.await.unwrap();
+    let taken = check_port("web", SocketAddr::new(local, ours), Transport::Tcp);
+    assert!(taken.is_err_and(|taken| taken.holder.is_none()));
+    drop(connection);
+    supervisor.shutdown().await;
 }

@@ -175,3 +175,124 @@ fn write_service(text: &mut String, candidate: &Candidate, ports: &mut Ports) {
 fn one_line(text: &str) -> String {
     text.replace(|c: char| c.is_control(), " ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidate(name: &str, port: Port) -> Candidate {
+        Candidate {
+            name: name.to_owned(),
+            source: "Procfile".to_owned(),
+            run: name.to_owned(),
+            port,
+            ..Candidate::default()
+        }
+    }
+
+    fn text(candidates: &[Candidate]) -> String {
+        stack_text(Path::new("/work/Shop"), candidates)
+    }
+
+    /// The lines that begin with a key, without their comments.
+    fn values(text: &str, key: &str) -> Vec<String> {
+        let lines = text
+            .lines()
+            .filter(|line| line.starts_with(&format!("{key} = ")));
+        lines
+            .map(|line| line.split("   #").next().unwrap_or_default().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn each_service_without_a_port_in_its_code_gets_one_that_is_free() {
+        let ports = [
+            Port::Any,
+            Port::Fixed(4200),
+            Port::None,
+            Port::Any,
+            Port::Any,
+        ];
+        let names = ["a", "b", "c", "d", "e"];
+        let all: Vec<_> = names
+            .iter()
+            .zip(ports)
+            .map(|(name, port)| candidate(name, port))
+            .collect();
+        let text = text(&all);
+        let ports = ["port = 4100", "port = 4200", "port = 4300", "port = 4400"];
+        assert_eq!(values(&text, "port"), ports);
+        assert_eq!(values(&text, "name"), ["name = \"shop\""]);
+        assert!(!text.contains("[waypost]"), "{text}");
+    }
+
+    #[test]
+    fn the_ports_of_waypost_give_way_to_those_of_services() {
+        let fixed = [8500, 8000, 8001, 3000].map(|port| candidate("x", Port::Fixed(port)));
+        let text = text(&fixed);
+        assert_eq!(values(&text, "registry-port"), ["registry-port = 8501"]);
+        assert_eq!(values(&text, "gateway"), ["gateway = 8002"]);
+        assert_eq!(values(&text, "dashboard"), ["dashboard = 3001"]);
+    }
+
+    #[test]
+    fn a_port_that_two_services_use_is_written_once() {
+        let text = text(&["a", "b"].map(|name| candidate(name, Port::Fixed(5000))));
+        assert_eq!(values(&text, "port"), ["port = 5000"]);
+        let comment = "\n# port = 5000   # as in its code, but a service above uses it";
+        let (above, _) = text.split_once(comment).unwrap();
+        assert!(above.contains("\nport = 5000"), "{text}");
+    }
+
+    #[test]
+    fn what_a_port_is_for_is_said_only_if_the_command_does_not() {
+        let in_command = Candidate {
+            run: "a --port {port}".to_owned(),
+            ..candidate("a", Port::Any)
+        };
+        let by_variable = "port = 4100   # passed to it as the variable PORT";
+        assert!(text(&[candidate("a", Port::Any)]).contains(by_variable));
+        assert!(!text(&[in_command]).contains("variable PORT"));
+        let worker = text(&[candidate("a", Port::None)]);
+        assert!(
+            worker.contains("# port = 4100   # found no port"),
+            "{worker}"
+        );
+    }
+
+    #[test]
+    fn each_property_is_a_line_and_a_comment_is_one_line() {
+        let all = Candidate {
+            source: "x/Procfile\nevil".to_owned(),
+            dir: "x".to_owned(),
+            shell: true,
+            build: Some("make".to_owned()),
+            watch: vec!["*.go".to_owned()],
+            notes: vec!["a\nb".to_owned()],
+            ..candidate("web", Port::None)
+        };
+        let text = text(&[all]);
+        for line in [
+            "# From x/Procfile evil.",
+            "# a b",
+            "[services.web]",
+            "build = \"make\"   # before the first start, and after a change",
+            "run = \"web\"",
+            "shell = true",
+            "dir = \"x\"",
+            "watch = { paths = [\"*.go\"] }   # restart after a change",
+        ] {
+            assert!(text.lines().any(|it| it == line), "no {line:?} in:\n{text}");
+        }
+        let external = Candidate {
+            external: Some("localhost:5432".to_owned()),
+            ..candidate("db", Port::None)
+        };
+        let text = self::text(&[external]);
+        assert!(
+            text.ends_with("external = \"localhost:5432\"\nready = { tcp = true }\n"),
+            "{text}"
+        );
+        assert!(!text.contains("run = "), "{text}");
+    }
+}
