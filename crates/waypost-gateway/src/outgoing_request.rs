@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use crate::attempt_error::{AttemptError, AttemptErrorKind};
 use crate::deadlines::Deadline;
 use crate::outgoing_headers::OutgoingHeaders;
-use crate::request_body::{AttemptBody, BodyFailure, RequestBody};
+use crate::request_body::{AttemptBody, BodyFailure, Progress, RequestBody};
 use crate::routes::Limits;
 use crate::spans::TraceHeaders;
 use crate::upstream::{Channel, Http1, Peer};
@@ -65,7 +65,9 @@ impl OutgoingRequest<'_> {
             // Made for each attempt: a copy of a path is as expensive as a new one.
             let path = peer.below_path_prefix(self.headers.route.rewritten(uri));
             peer.set_target(&mut request, path, is_http2)?;
-            self.deadline.set(self.first_check());
+            let limits = self.time_limits();
+            let first = limits.first_check(self.deadline.now(), self.body.progress().is_some());
+            self.deadline.set(first);
             let sent = {
                 let mut sending = pin!(channel.send(request));
                 poll_fn(|cx| {
@@ -114,85 +116,22 @@ impl OutgoingRequest<'_> {
         if !self.deadline.has_passed() {
             return None;
         }
-        let now = self.deadline.now();
-        let limits = self.limits;
-        if self.ends_at.is_some_and(|end| end <= now) {
-            return Some(AttemptError::new(
-                AttemptErrorKind::ResponseTimeout,
-                format!(
-                    "the request took longer than {:?}",
-                    limits.total.unwrap_or_default()
-                ),
-            ));
-        }
         let progress = self.body.progress();
-        let (kind, since, limit) = match progress {
-            Some(progress) if progress.waits_for_client && self.is_grpc => {
-                // Both sides of a stream may be idle without a limit.
-                (AttemptErrorKind::ResponseTimeout, now, limits.first_byte)
+        match (self.time_limits()).check(self.deadline.now(), began, progress) {
+            Ok(next) => {
+                self.deadline.set(next);
+                None
             }
-            Some(progress) if progress.waits_for_client => (
-                AttemptErrorKind::ClientStalled,
-                progress.since,
-                limits.upload_idle,
-            ),
-            Some(progress) => (
-                AttemptErrorKind::ResponseTimeout,
-                progress.since,
-                limits.first_byte,
-            ),
-            None => (AttemptErrorKind::ResponseTimeout, began, limits.first_byte),
-        };
-        let passed = now.saturating_sub(since);
-        if passed >= millis(limit) {
-            return Some(AttemptError::new(
-                kind,
-                format!("nothing received for {limit:?}"),
-            ));
+            Err(error) => Some(error),
         }
-        let mut next = Duration::from_millis(millis(limit) - passed);
-        if let Some(progress) = progress {
-            // Without this limit, a client could occupy a connection by sending a byte now and then.
-            let grace = millis(limits.upload_idle);
-            let took = now.saturating_sub(progress.began);
-            if let Some(rate) = self.min_upload_rate
-                && !progress.is_complete
-                && !self.is_grpc
-                && took > grace
-                && progress.is_slower_than(rate, took)
-            {
-                return Some(AttemptError::new(
-                    AttemptErrorKind::ClientStalled,
-                    format!("received less than {rate} bytes per second"),
-                ));
-            }
-            if !progress.is_complete {
-                next = next.min(UPLOAD_CHECK_INTERVAL).min(limits.upload_idle);
-            }
-        }
-        self.deadline.set(self.until_end(next));
-        None
     }
 
-    /// The time until the first check of the time limits.
-    fn first_check(&self) -> Duration {
-        let limits = self.limits;
-        let first = if self.body.progress().is_some() {
-            let upload = limits.upload_idle.min(UPLOAD_CHECK_INTERVAL);
-            upload.min(limits.first_byte)
-        } else {
-            limits.first_byte
-        };
-        self.until_end(first)
-    }
-
-    /// The shorter of `time` and the time that is left for the whole request.
-    fn until_end(&self, time: Duration) -> Duration {
-        match self.ends_at {
-            Some(end) => time.min(Duration::from_millis(
-                end.saturating_sub(self.deadline.now()),
-            )),
-            None => time,
+    fn time_limits(&self) -> TimeLimits<'_> {
+        TimeLimits {
+            limits: self.limits,
+            is_grpc: self.is_grpc,
+            ends_at: self.ends_at,
+            min_upload_rate: self.min_upload_rate,
         }
     }
 
@@ -241,6 +180,254 @@ impl OutgoingRequest<'_> {
     }
 }
 
+/// The time limits of an attempt. Times are in milliseconds since the worker started.
+#[derive(Clone, Copy)]
+struct TimeLimits<'a> {
+    limits: &'a Limits,
+    is_grpc: bool,
+    /// The end of the whole request.
+    ends_at: Option<u64>,
+    min_upload_rate: Option<u64>,
+}
+
+impl TimeLimits<'_> {
+    /// The time until the first check.
+    fn first_check(&self, now: u64, has_body: bool) -> Duration {
+        let limits = self.limits;
+        let first = if has_body {
+            let upload = limits.upload_idle.min(UPLOAD_CHECK_INTERVAL);
+            upload.min(limits.first_byte)
+        } else {
+            limits.first_byte
+        };
+        self.until_end(now, first)
+    }
+
+    /// The time until the next check of an attempt that began at `began`.
+    ///
+    /// # Errors
+    /// If the client or the instance has exceeded a limit.
+    fn check(
+        &self,
+        now: u64,
+        began: u64,
+        progress: Option<Progress>,
+    ) -> Result<Duration, AttemptError> {
+        let limits = self.limits;
+        if self.ends_at.is_some_and(|end| end <= now) {
+            return Err(AttemptError::new(
+                AttemptErrorKind::ResponseTimeout,
+                format!(
+                    "the request took longer than {:?}",
+                    limits.total.unwrap_or_default()
+                ),
+            ));
+        }
+        let (kind, since, limit) = match progress {
+            Some(progress) if progress.waits_for_client && self.is_grpc => {
+                // Both sides of a stream may be idle without a limit.
+                (AttemptErrorKind::ResponseTimeout, now, limits.first_byte)
+            }
+            Some(progress) if progress.waits_for_client => (
+                AttemptErrorKind::ClientStalled,
+                progress.since,
+                limits.upload_idle,
+            ),
+            Some(progress) => (
+                AttemptErrorKind::ResponseTimeout,
+                progress.since,
+                limits.first_byte,
+            ),
+            None => (AttemptErrorKind::ResponseTimeout, began, limits.first_byte),
+        };
+        let passed = now.saturating_sub(since);
+        if passed >= millis(limit) {
+            return Err(AttemptError::new(
+                kind,
+                format!("nothing received for {limit:?}"),
+            ));
+        }
+        let mut next = Duration::from_millis(millis(limit) - passed);
+        if let Some(progress) = progress {
+            // Without this limit, a client could occupy a connection by sending a byte now and then.
+            let grace = millis(limits.upload_idle);
+            let took = now.saturating_sub(progress.began);
+            if let Some(rate) = self.min_upload_rate
+                && !progress.is_complete
+                && !self.is_grpc
+                && took > grace
+                && progress.is_slower_than(rate, took)
+            {
+                return Err(AttemptError::new(
+                    AttemptErrorKind::ClientStalled,
+                    format!("received less than {rate} bytes per second"),
+                ));
+            }
+            if !progress.is_complete {
+                next = next.min(UPLOAD_CHECK_INTERVAL).min(limits.upload_idle);
+            }
+        }
+        Ok(self.until_end(now, next))
+    }
+
+    /// The shorter of `time` and the time that is left for the whole request.
+    fn until_end(&self, now: u64, time: Duration) -> Duration {
+        match self.ends_at {
+            Some(end) => time.min(Duration::from_millis(end.saturating_sub(now))),
+            None => time,
+        }
+    }
+}
+
 pub(crate) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    /// `first_byte` is 20 s and `upload_idle` 5 s.
+    fn limits() -> Limits {
+        Limits {
+            first_byte: Duration::from_secs(20),
+            upload_idle: Duration::from_secs(5),
+            ..Limits::new(&Config::default())
+        }
+    }
+
+    fn upload(waits_for_client: bool, since: u64, bytes: u64) -> Option<Progress> {
+        Some(Progress {
+            waits_for_client,
+            is_complete: false,
+            since,
+            began: 1000,
+            bytes,
+        })
+    }
+
+    /// The next check in milliseconds, or the error of an attempt that began after a second.
+    fn check(
+        limits: &TimeLimits<'_>,
+        now: u64,
+        progress: Option<Progress>,
+    ) -> Result<u64, AttemptErrorKind> {
+        let next = limits.check(now, 1000, progress);
+        next.map(millis).map_err(|error| error.kind)
+    }
+
+    #[test]
+    fn the_side_that_has_to_act_is_the_one_that_is_late() {
+        use AttemptErrorKind::{ClientStalled, ResponseTimeout};
+        let limits = &limits();
+        let http = TimeLimits {
+            limits,
+            is_grpc: false,
+            ends_at: None,
+            min_upload_rate: None,
+        };
+        let whole = Some(Progress {
+            waits_for_client: false,
+            is_complete: true,
+            since: 3000,
+            began: 1000,
+            bytes: 0,
+        });
+        for (now, progress, expected) in [
+            // Without a body, from the beginning of the attempt.
+            (1000, None, Ok(20_000)),
+            (20_999, None, Ok(1)),
+            (21_000, None, Err(ResponseTimeout)),
+            // From the last byte of the body.
+            (21_000, whole, Ok(2000)),
+            (22_999, whole, Ok(1)),
+            (23_000, whole, Err(ResponseTimeout)),
+            // The instance reads no more of the body.
+            (4000, upload(false, 4000, 0), Ok(1000)),
+            (23_500, upload(false, 4000, 0), Ok(500)),
+            (24_000, upload(false, 4000, 0), Err(ResponseTimeout)),
+            // The client sends no more of it.
+            (4000, upload(true, 4000, 0), Ok(1000)),
+            (8500, upload(true, 4000, 0), Ok(500)),
+            (9000, upload(true, 4000, 0), Err(ClientStalled)),
+        ] {
+            assert_eq!(check(&http, now, progress), expected, "{now} {progress:?}");
+        }
+        let grpc = TimeLimits {
+            is_grpc: true,
+            ..http
+        };
+        for (now, progress, expected) in [
+            (900_000, upload(true, 4000, 0), Ok(1000)),
+            (24_000, upload(false, 4000, 0), Err(ResponseTimeout)),
+            (21_000, None, Err(ResponseTimeout)),
+        ] {
+            assert_eq!(check(&grpc, now, progress), expected, "{now} {progress:?}");
+        }
+    }
+
+    #[test]
+    fn the_whole_request_has_an_end() {
+        use AttemptErrorKind::ResponseTimeout;
+        let limits = &limits();
+        let total = TimeLimits {
+            limits,
+            is_grpc: false,
+            ends_at: Some(10_000),
+            min_upload_rate: None,
+        };
+        assert_eq!(total.first_check(1000, false), Duration::from_secs(9));
+        assert_eq!(check(&total, 3000, None), Ok(7000));
+        assert_eq!(check(&total, 9999, upload(true, 9999, 0)), Ok(1));
+        assert_eq!(check(&total, 10_000, None), Err(ResponseTimeout));
+        let no_end = TimeLimits {
+            ends_at: None,
+            ..total
+        };
+        assert_eq!(no_end.first_check(1000, false), Duration::from_secs(20));
+        assert_eq!(no_end.first_check(1000, true), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn an_upload_has_a_minimum_rate_after_a_while() {
+        use AttemptErrorKind::ClientStalled;
+        let limits = &limits();
+        let http = TimeLimits {
+            limits,
+            is_grpc: false,
+            ends_at: None,
+            min_upload_rate: Some(100),
+        };
+        for (now, bytes, expected) in [
+            // Five seconds after it began at 1000.
+            (6000, 0, Ok(1000)),
+            (6001, 499, Err(ClientStalled)),
+            (6001, 500, Ok(1000)),
+            (101_000, 9999, Err(ClientStalled)),
+            (101_000, 10_000, Ok(1000)),
+        ] {
+            let progress = upload(true, now, bytes);
+            assert_eq!(check(&http, now, progress), expected, "{now} {bytes}");
+        }
+        let slow = upload(true, 101_000, 0);
+        for lenient in [
+            TimeLimits {
+                is_grpc: true,
+                ..http
+            },
+            TimeLimits {
+                min_upload_rate: None,
+                ..http
+            },
+        ] {
+            assert_eq!(check(&lenient, 101_000, slow), Ok(1000));
+        }
+        let complete = slow.map(|progress| Progress {
+            waits_for_client: false,
+            is_complete: true,
+            ..progress
+        });
+        assert_eq!(check(&http, 101_000, complete), Ok(20_000));
+    }
 }

@@ -453,4 +453,70 @@ mod tests {
         assert!(empty.is_end_stream());
         assert_eq!(empty.size_hint().exact(), Some(0));
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_wait_for_the_client_begins_when_it_has_to_send_more() {
+        use futures_util::poll;
+        use http_body_util::BodyExt;
+        use tokio::io::{AsyncWriteExt, duplex};
+        use tokio::time::{Duration, sleep};
+
+        let (mut client, server) = duplex(1024);
+        let (sender, mut received) = tokio::sync::mpsc::unbounded_channel();
+        let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
+            // The receiver is there until the end of the test.
+            let _ = sender.send(request.into_body());
+            std::future::pending::<Result<http::Response<String>, std::convert::Infallible>>()
+        });
+        let server = hyper_util::rt::TokioIo::new(server);
+        let connection = hyper::server::conn::http1::Builder::new();
+        let serving = tokio::spawn(connection.serve_connection(server, service));
+        let head = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 6\r\n\r\n";
+        client.write_all(head).await.unwrap();
+        let incoming = received.recv().await.unwrap();
+
+        let deadlines = crate::deadlines::Deadlines::new();
+        let deadline = deadlines.deadline();
+        let pass = async |seconds| {
+            sleep(Duration::from_secs(seconds)).await;
+            // Reads the clock once.
+            assert!(poll!(std::pin::pin!(deadlines.run(|| true))).is_pending());
+        };
+        let body = RequestBody::new(incoming, 100, 100, &deadline);
+        let progress = || body.progress().unwrap();
+        let mut attempt = body.attempt();
+        assert!(body.is_sending() && body.can_be_replayed());
+        assert!(
+            !progress().waits_for_client,
+            "the instance has to read first"
+        );
+        client.write_all(b"abc").await.unwrap();
+        pass(10).await;
+        let frame = attempt.frame().await.unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap(), "abc");
+        assert_eq!((progress().since, progress().bytes), (10_000, 3));
+        pass(10).await;
+        assert_eq!(progress().since, 10_000, "the instance is slow");
+        for _ in 0..2 {
+            assert!(poll!(attempt.frame()).is_pending());
+            assert!(progress().waits_for_client && !progress().is_complete);
+            assert_eq!(progress().since, 20_000, "the client is, from now on");
+            pass(5).await;
+        }
+        client.write_all(b"def").await.unwrap();
+        let frame = attempt.frame().await.unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap(), "def");
+        assert!(progress().is_complete && !progress().waits_for_client);
+        assert_eq!((progress().since, progress().bytes), (30_000, 6));
+        assert!(attempt.is_end_stream());
+        drop(attempt);
+        assert!(!body.is_sending());
+
+        // Another attempt gets the same.
+        let again = body.attempt();
+        assert!(!again.is_end_stream());
+        let whole = again.collect().await.unwrap();
+        assert_eq!(whole.to_bytes(), "abcdef");
+        serving.abort();
+    }
 }
