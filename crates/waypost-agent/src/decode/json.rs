@@ -12,12 +12,11 @@
 //! Values nested more than 128 levels deep are refused (Go allows 10,000).
 
 use std::borrow::Cow;
-use std::fmt;
+use std::{fmt, vec};
 
-use serde::de::value::{Error as ValueError, MapDeserializer, SeqDeserializer};
 use serde::de::{
-    Deserialize, DeserializeOwned, Deserializer, Error, IntoDeserializer, MapAccess, SeqAccess,
-    Unexpected, Visitor,
+    Deserialize, DeserializeOwned, DeserializeSeed, Deserializer, Error, IntoDeserializer,
+    MapAccess, SeqAccess, Unexpected, Visitor,
 };
 use serde::forward_to_deserialize_any;
 use serde_json::Number;
@@ -29,9 +28,23 @@ const NEGATIVE_ZERO: u64 = (-0.0_f64).to_bits();
 pub(crate) enum DecodeError {
     #[error("invalid JSON: {0}")]
     Syntax(#[from] serde_json::Error),
-    /// For example a value of the wrong type or an unknown field. Names the path of the field.
+    /// For example a value of the wrong type or an unknown field.
     #[error(transparent)]
-    Value(#[from] serde_path_to_error::Error<ValueError>),
+    Value(#[from] ValueError),
+}
+
+/// What is wrong with a value, and the path to it, such as `Checks[1].TTL: invalid type`.
+#[derive(Debug)]
+pub(crate) struct ValueError {
+    /// The fields and indices, the innermost first. Each value that an error leaves adds its own.
+    path: Vec<Step>,
+    message: String,
+}
+
+#[derive(Debug)]
+enum Step {
+    Field(Cow<'static, str>),
+    Index(usize),
 }
 
 /// Reads the first JSON value of a body.
@@ -39,7 +52,39 @@ pub(crate) fn from_slice<T: DeserializeOwned>(body: &[u8]) -> Result<T, DecodeEr
     let text = String::from_utf8_lossy(body);
     let text = replace_unpaired_surrogates(&text);
     let json = Json::deserialize(&mut serde_json::Deserializer::from_str(&text))?;
-    Ok(serde_path_to_error::deserialize(json)?)
+    Ok(T::deserialize(json)?)
+}
+
+impl ValueError {
+    fn within(mut self, step: Step) -> Self {
+        self.path.push(step);
+        self
+    }
+}
+
+impl std::error::Error for ValueError {}
+
+impl fmt::Display for ValueError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (depth, step) in self.path.iter().rev().enumerate() {
+            match step {
+                Step::Field(name) if depth == 0 => f.write_str(name)?,
+                Step::Field(name) => write!(f, ".{name}")?,
+                Step::Index(index) => write!(f, "[{index}]")?,
+            }
+        }
+        let separator = if self.path.is_empty() { "" } else { ": " };
+        write!(f, "{separator}{}", self.message)
+    }
+}
+
+impl Error for ValueError {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Self {
+            path: Vec::new(),
+            message: message.to_string(),
+        }
+    }
 }
 
 /// A JSON value that keeps all fields of an object, in their order and with repetitions.
@@ -171,8 +216,12 @@ impl<'de> Deserializer<'de> for Json {
                 }
             }
             Self::String(text) => visitor.visit_string(text),
-            Self::Array(items) => visitor.visit_seq(SeqDeserializer::new(items.into_iter())),
-            Self::Object(entries) => visitor.visit_map(MapDeserializer::new(entries.into_iter())),
+            Self::Array(items) => visitor.visit_seq(Items::new(items)),
+            Self::Object(entries) => {
+                let entries = entries.into_iter();
+                let owned = entries.map(|(name, value)| (Cow::Owned(name), value));
+                visitor.visit_map(Entries::new(owned.collect()))
+            }
         }
     }
 
@@ -182,8 +231,8 @@ impl<'de> Deserializer<'de> for Json {
         deserialize_f64 => visit_f64(0.0);
         deserialize_str => visit_str("");
         deserialize_string => visit_str("");
-        deserialize_seq => visit_seq(SeqDeserializer::new(std::iter::empty::<Json>()));
-        deserialize_map => visit_map(MapDeserializer::new(std::iter::empty::<(String, Json)>()));
+        deserialize_seq => visit_seq(Items::new(Vec::new()));
+        deserialize_map => visit_map(Entries::new(Vec::new()));
     }
 
     fn deserialize_i64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ValueError> {
@@ -215,7 +264,7 @@ impl<'de> Deserializer<'de> for Json {
             Self::Null => Vec::new(),
             other => return Err(other.not_an_object()),
         };
-        visitor.visit_map(MapDeserializer::new(entries.into_iter()))
+        visitor.visit_map(Entries::new(entries))
     }
 
     forward_to_deserialize_any! {
@@ -224,11 +273,71 @@ impl<'de> Deserializer<'de> for Json {
     }
 }
 
-impl<'de> IntoDeserializer<'de, ValueError> for Json {
-    type Deserializer = Self;
+/// The items of an array, whose errors have their index.
+struct Items(std::iter::Enumerate<vec::IntoIter<Json>>);
 
-    fn into_deserializer(self) -> Self {
-        self
+impl Items {
+    fn new(items: Vec<Json>) -> Self {
+        Self(items.into_iter().enumerate())
+    }
+}
+
+impl<'de> SeqAccess<'de> for Items {
+    type Error = ValueError;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, ValueError> {
+        let Some((index, item)) = self.0.next() else {
+            return Ok(None);
+        };
+        let item = seed.deserialize(item).map(Some);
+        item.map_err(|error| error.within(Step::Index(index)))
+    }
+}
+
+/// The entries of an object, whose errors have their name.
+struct Entries {
+    rest: vec::IntoIter<(Cow<'static, str>, Json)>,
+    /// The entry whose key was read last.
+    current: Option<(Cow<'static, str>, Json)>,
+}
+
+impl Entries {
+    fn new(entries: Vec<(Cow<'static, str>, Json)>) -> Self {
+        Self {
+            rest: entries.into_iter(),
+            current: None,
+        }
+    }
+}
+
+impl<'de> MapAccess<'de> for Entries {
+    type Error = ValueError;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, ValueError> {
+        let Some((name, value)) = self.rest.next() else {
+            return Ok(None);
+        };
+        let key = seed.deserialize((&*name).into_deserializer()).map(Some);
+        let key = key.map_err(|error: ValueError| error.within(Step::Field(name.clone())));
+        self.current = Some((name, value));
+        key
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(
+        &mut self,
+        seed: V,
+    ) -> Result<V::Value, ValueError> {
+        let Some((name, value)) = self.current.take() else {
+            return Err(ValueError::custom("a value was read before its key"));
+        };
+        let value = seed.deserialize(value);
+        value.map_err(|error| error.within(Step::Field(name)))
     }
 }
 
