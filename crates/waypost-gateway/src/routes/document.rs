@@ -1,4 +1,10 @@
-//! A routes file as values with positions, read from YAML or TOML, and the errors of reading them.
+//! A routes file as values with positions, parsed from YAML or TOML, and a deserialiser that reads routes
+//! from them.
+//!
+//! The deserialisers of the two libraries describe a wrong value by its Rust type (`expected struct
+//! Timeouts`), each in its own way. This one says what to write instead, and an unknown key leaves it as
+//! data, so that the caller can find out what was meant. Types are compiled for it alone, instead of once per
+//! library.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display};
