@@ -76,6 +76,21 @@ async fn leave_shuts_the_agent_down() {
 }
 
 #[tokio::test]
+async fn a_port_in_use_is_named_with_the_option_that_chooses_another() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = listener.local_addr().unwrap().port().to_string();
+    let [free] = free_ports().map(|port| port.to_string());
+    for (http, dns, option) in [(&taken, "0", "--http-port"), (&free, &*taken, "--dns-port")] {
+        let (code, output) = run(&["agent", "--http-port", http, "--dns-port", dns]).await;
+        assert_eq!(code, Some(1), "{output}");
+        let expected = format!("it is in use by pid {} (", std::process::id());
+        assert!(output.contains(&expected), "{output}");
+        let advice = format!("choose another port with {option}\n");
+        assert!(output.ends_with(&advice), "{output}");
+    }
+}
+
+#[tokio::test]
 async fn a_server_raises_its_limit_of_open_files() {
     let [port] = free_ports().map(|port| port.to_string());
     let agent = waypost(&["agent", "--http-port", &port, "--dns-port", "0"]);

@@ -188,6 +188,14 @@ async fn an_existing_file_is_not_overwritten() {
     assert!(output.stderr.contains("is not overwritten"), "{output:?}");
     let kept = fs::read_to_string(folder.path().join("waypost.toml")).unwrap();
     assert_eq!(kept, "# mine\n");
+    // Nor what a link leads to, even if that isn't there.
+    let other = tempfile::tempdir().unwrap();
+    let target = other.path().join("none");
+    std::os::unix::fs::symlink(&target, other.path().join("waypost.toml")).unwrap();
+    let output = Finished::of(in_folder(other.path(), &["init"])).await;
+    assert_eq!(output.code, Some(2), "{output:?}");
+    assert!(output.stderr.contains("is not overwritten"), "{output:?}");
+    assert!(!target.exists());
     let printed = Finished::of(in_folder(folder.path(), &["init", "--print"])).await;
     assert!(printed.stdout.contains("name = "), "{printed:?}");
 }

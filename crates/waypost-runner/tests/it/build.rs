@@ -111,6 +111,35 @@ async fn a_first_build_that_fails_is_repeated_after_a_change() {
 }
 
 #[tokio::test]
+async fn instances_share_a_failed_build_and_a_restart_builds_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let build = "echo x >> builds; test -e source";
+    let web = shell("web", "exec sleep 600")
+        .replicas(2)
+        .dir(dir.path())
+        .build(["sh", "-c", build]);
+    let (supervisor, _) = start(stack([web]));
+    let failed = || {
+        let states = ["web-1", "web-2"].map(|name| status(&supervisor, name).state);
+        (states == [InstanceState::Failed, InstanceState::Failed]).then_some(())
+    };
+    eventually("both have failed", failed).await;
+    let builds = || fs::read_to_string(dir.path().join("builds")).unwrap().len() / 2;
+    assert_eq!(builds(), 1);
+    let error = supervisor.restart("web-1").await.unwrap_err().to_string();
+    assert!(
+        error.contains("the build failed: exited with code 1"),
+        "{error}"
+    );
+    assert_eq!(builds(), 2);
+    fs::write(dir.path().join("source"), "").unwrap();
+    supervisor.restart("web").await.unwrap();
+    // A build that has succeeded is not repeated.
+    assert_eq!(builds(), 3);
+    supervisor.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_cascading_change_restarts_the_dependent_services() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("config"), "1").unwrap();

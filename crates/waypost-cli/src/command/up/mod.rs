@@ -188,6 +188,7 @@ impl Up {
         }
         let stack = plan.stack()?;
         plan.check_ports(&stack)?;
+        let provider = Arc::new(ConsulProvider::new(&plan.registry_address())?);
 
         let began = Instant::now();
         let screen = Screen::new();
@@ -196,7 +197,7 @@ impl Up {
         let control = Control::start(supervisor.clone(), plan.about());
         socket.serve(router(control.clone()));
         let registrations = Registrations::start(
-            Arc::new(ConsulProvider::new(&plan.registry_address())?),
+            provider,
             plan.on_behalf(),
             supervisor.clone(),
             control.clone(),

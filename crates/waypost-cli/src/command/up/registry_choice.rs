@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use waypost::Host;
+
 /// Which registry the stack uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum RegistryChoice {
@@ -26,8 +28,7 @@ impl FromStr for RegistryChoice {
 fn parse_address(text: &str) -> Option<RegistryChoice> {
     let (host, port) = text.rsplit_once(':')?;
     let port = port.parse().ok().filter(|port| *port != 0)?;
-    let is_host = !host.is_empty() && !host.contains(['/', ' ', '@']);
-    is_host.then(|| RegistryChoice::At {
+    host.parse::<Host>().is_ok().then(|| RegistryChoice::At {
         host: host.to_owned(),
         port,
     })
@@ -59,6 +60,7 @@ mod tests {
             "consul:0",
             "http://consul:8500",
             "me@c:8500",
+            "a%b:8500",
         ] {
             let error = text.parse::<RegistryChoice>().unwrap_err();
             let expected = format!("{text:?}: use embedded, consul or HOST:PORT");

@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
 use waypost::directory::Directory;
-use waypost::provider::Provider;
 use waypost::provider::consul::ConsulProvider;
+use waypost::provider::{Provider, TokenFile};
 use waypost::settings::Settings;
 use waypost::{Environment, Error, Registrar, RegistrationState, ServiceRegistration};
 use waypost_testkit::{Consul, Logs, ROOT_TOKEN, http_client};
@@ -155,4 +155,31 @@ async fn accessor_id(consul: &Consul, token: &str) -> String {
     let response = request.send().await.unwrap().text().await.unwrap();
     let token: Value = serde_json::from_str(&response).unwrap();
     token["AccessorID"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_token_file_that_becomes_unusable_is_logged_once_until_it_is_mended() {
+    let (logs, _guard) = Logs::take();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("token");
+    let write = |text: &str| std::fs::write(&path, text).unwrap();
+    let file = TokenFile::new(&path);
+    let warnings = || logs.lines(&["WARN", "token file unusable"]).len();
+    // Without an earlier token, the caller reports the error.
+    assert!(file.token().is_err());
+    assert_eq!(warnings(), 0);
+    for outage in 1..=2 {
+        write("first");
+        assert_eq!(file.token().unwrap(), "first");
+        write("");
+        for _ in 0..3 {
+            assert_eq!(file.token().unwrap(), "first");
+            assert_eq!(warnings(), outage);
+        }
+    }
+    let line = &logs.lines(&["token file unusable"])[0];
+    assert!(
+        line.contains("the file is empty") && line.contains("token"),
+        "{line}"
+    );
 }
