@@ -14,6 +14,7 @@ use waypost::provider::MemoryProvider;
 use waypost::provider::kubernetes::KubernetesProvider;
 use waypost_fake_kubernetes::{ApiServer, manifest};
 use waypost_gateway::{Config, GatewayApi};
+use waypost_testkit::Logs;
 
 use crate::support::{FullResponse, Origin, TestGateway, body, with_deadline};
 
@@ -390,6 +391,7 @@ async fn an_unresolved_share_fails_beside_a_single_backend_too() {
 
 #[tokio::test]
 async fn an_outage_leaves_the_last_routes_and_says_how_old_they_are() {
+    let (logs, _guard) = Logs::take();
     let cluster = Cluster::start().await;
     let orders = Origin::text("orders").await;
     cluster.put_service("orders", &orders);
@@ -403,11 +405,83 @@ async fn an_outage_leaves_the_last_routes_and_says_how_old_they_are() {
     })
     .await;
     assert_eq!(get(&gateway, "a", "/").await.text(), "orders");
+    assert!(
+        !logs
+            .lines(&["WARN", "HTTPRoutes may be outdated"])
+            .is_empty()
+    );
+    assert_eq!(logs.lines(&["INFO", "watching HTTPRoutes"]).len(), 0);
     cluster.server.restart().await.expect("the server");
     let pay = Origin::text("pay").await;
     cluster.put_service("pay", &pay);
     cluster.put_route("pay", &["pay.example"], &to("pay"));
     until_text(&gateway, "pay.example", "/", "pay").await;
+    until("the end of the outage to be logged", async || {
+        !logs.lines(&["INFO", "watching HTTPRoutes"]).is_empty()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn why_the_class_serves_no_route_is_logged_once() {
+    let (logs, _guard) = Logs::take();
+    let cluster = Cluster::start().await;
+    let class = |controller: &str| {
+        cluster.server.put(&json!({
+            "apiVersion": API, "kind": "GatewayClass", "metadata": { "name": "other" },
+            "spec": { "controllerName": controller },
+        }));
+    };
+    let provider = cluster.provider();
+    let _gateway = cluster
+        .gateway_with(|config| config.gateway_api = Some(GatewayApi::new(provider, "other")))
+        .await;
+    let count = |text: &str| logs.lines(&["WARN", text, "no HTTPRoute is in use"]).len();
+    let [missing, wrong] = [
+        "there is no GatewayClass other",
+        "controllerName \"x.dev/other\"",
+    ];
+    until(missing, async || count(missing) > 0).await;
+    class("x.dev/other");
+    until(wrong, async || count(wrong) > 0).await;
+    class("waypost.dev/gateway");
+    until("the class to be accepted", async || {
+        let object = cluster.server.get("gatewayclasses", "", "other");
+        let conditions = object.unwrap_or_default()["status"]["conditions"].clone();
+        let conditions = conditions.as_array().cloned().unwrap_or_default();
+        (conditions.iter()).any(|it| it["type"] == "Accepted" && it["status"] == "True")
+    })
+    .await;
+    assert_eq!((count(missing), count(wrong), count("")), (1, 1, 2));
+}
+
+#[tokio::test]
+async fn what_was_deleted_while_the_gateway_was_down_is_not_used_from_its_snapshot() {
+    let cluster = Cluster::start().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let (services, routes) = (folder.path().join("services"), folder.path().join("routes"));
+    let origin = Origin::text("hello").await;
+    for name in ["kept", "gone", "lost"] {
+        cluster.put_service(name, &origin);
+        cluster.put_route(name, &[&format!("{name}.example")], &to(name));
+    }
+    let start = async || snapshotting(&cluster, services.clone(), routes.clone(), |_| ()).await;
+    let first = start().await;
+    for host in ["kept.example", "gone.example", "lost.example"] {
+        until_text(&first, host, "/", "hello").await;
+    }
+    until("the snapshot", async || routes.exists()).await;
+    drop(first);
+    cluster.server.delete("httproutes", "shop", "gone");
+    cluster.server.delete("services", "shop", "lost");
+    let second = start().await;
+    until_status(&second, "gone.example", "/", 404).await;
+    until_status(&second, "lost.example", "/", 500).await;
+    until_text(&second, "kept.example", "/", "hello").await;
+    drop(second);
+    cluster.server.delete("gateways", "shop", "front");
+    let third = start().await;
+    until_status(&third, "kept.example", "/", 404).await;
 }
 
 #[tokio::test]
