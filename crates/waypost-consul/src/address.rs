@@ -162,6 +162,14 @@ mod tests {
                 "http://c:2",
             ),
             (
+                &[("CONSUL_HOST", "c"), ("CONSUL_HTTP_SSL", "1")],
+                "https://c:8500",
+            ),
+            (
+                &[("CONSUL_HTTP_ADDR", "https://c:1"), ("CONSUL_PORT", "2")],
+                "https://c:2",
+            ),
+            (
                 &[
                     ("SERVICE_REGISTRY_HOST", "r"),
                     ("SERVICE_REGISTRY_PORT", "9"),

@@ -233,4 +233,46 @@ mod tests {
         assert_eq!(found[2], expected.since(changed));
         assert_eq!(found[1].since, None);
     }
+
+    #[test]
+    fn a_check_has_its_name_its_status_and_in_maintenance_the_reason() {
+        let check = |id: &str, name: &str, status: &str, output: &str, notes: &str| {
+            format!(
+                r#"{{"CheckID": "{id}", "Name": "{name}", "Status": "{status}", "Output": "{output}",
+                "Notes": "{notes}"}}"#
+            )
+        };
+        let checks = [
+            check("c", "ping", "passing", "ok", "a note"),
+            check("c", "ping", "warning", "", "a note"),
+            check("c", "", "unknown", "", ""),
+            check("_node_maintenance", "", "critical", "", "a new disk"),
+            check("_service_maintenance:web", "m", "critical", "", "a release"),
+            check(
+                "_service_maintenance:web",
+                "m",
+                "critical",
+                "by hand",
+                "a release",
+            ),
+        ];
+        let entry = format!(
+            r#"[{{"Node": {{"Node": "n"}}, "Service": {{"ID": "web"}}, "Checks": [{}]}}]"#,
+            checks.join(",")
+        );
+        let found = results(serde_json::from_str(&entry).unwrap(), &HashMap::new());
+        let found: Vec<_> = found
+            .iter()
+            .map(|it| (&*it.name, it.health, &*it.output))
+            .collect();
+        let expected = [
+            ("ping", Health::Passing, "ok"),
+            ("ping", Health::Warning, ""),
+            ("c", Health::Critical, ""),
+            ("_node_maintenance", Health::Critical, "a new disk"),
+            ("m", Health::Critical, "a release"),
+            ("m", Health::Critical, "by hand"),
+        ];
+        assert_eq!(found, expected);
+    }
 }

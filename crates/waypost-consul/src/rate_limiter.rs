@@ -68,4 +68,22 @@ mod tests {
         let took = started.elapsed().as_secs_f64() - took;
         assert!((1.5..2.5).contains(&took), "{took}");
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_waits_only_for_what_is_missing() {
+        let mut limiter = RateLimiter::new();
+        for _ in 0..50 {
+            limiter.acquire(false).await;
+        }
+        // Half a token.
+        sleep(Duration::from_millis(50)).await;
+        let started = Instant::now();
+        limiter.acquire(false).await;
+        let waited = started.elapsed();
+        assert!((50..=51).contains(&waited.as_millis()), "{waited:?}");
+        let started = Instant::now();
+        limiter.acquire(true).await;
+        let waited = started.elapsed();
+        assert!((19..=21).contains(&waited.as_millis()), "{waited:?}");
+    }
 }

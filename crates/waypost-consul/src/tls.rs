@@ -205,3 +205,24 @@ impl ServerCertVerifier for Verifier {
         algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_certificates_is_an_error_that_shows_nothing_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.pem");
+        let problem = || certificates(&path).unwrap_err().to_string();
+        let missing = problem();
+        assert!(missing.contains("ca.pem"), "{missing}");
+        assert!(missing.contains("can't be read: No such file"), "{missing}");
+        for text in ["", "secret", "-----BEGIN CERTIFICATE-----\nsecret!\n"] {
+            std::fs::write(&path, text).unwrap();
+            let found = problem();
+            assert!(found.contains("contains no certificate"), "{found}");
+            assert!(!found.contains("secret"), "{found}");
+        }
+    }
+}

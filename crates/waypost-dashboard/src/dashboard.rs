@@ -189,6 +189,24 @@ mod tests {
     }
 
     #[test]
+    fn gzip_is_used_only_if_the_client_accepts_it() {
+        for (value, expected) in [
+            ("gzip", true),
+            ("br, GZIP;q=0.1", true),
+            ("gzip; q=1", true),
+            ("gzip;q=0", false),
+            ("gzip;q=0.0", false),
+            ("gzip;q=x", false),
+            ("br", false),
+            ("", false),
+        ] {
+            let found = accepts_gzip(&headers(&[("accept-encoding", value)]));
+            assert_eq!(found, expected, "{value}");
+        }
+        assert!(!accepts_gzip(&HeaderMap::new()));
+    }
+
+    #[test]
     fn a_view_has_the_path_to_the_root_as_its_base() {
         let dashboard = Dashboard::new(&Sources::default());
         let none = headers(&[]);

@@ -468,3 +468,44 @@ impl IntoResponse for ReadError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_status_is_the_most_severe() {
+        let mut statuses = ["maintenance", "passing", "warning", "critical"];
+        statuses.sort_by_key(|status| severity(status));
+        assert_eq!(statuses[..2], ["passing", "warning"]);
+        assert_eq!(severity("passing"), 0, "which needs no reason");
+    }
+
+    #[tokio::test]
+    async fn an_error_of_the_registry_is_passed_on() {
+        for (error, status) in [
+            (ReadError::Denied("Permission denied\n".to_owned()), 403),
+            (ReadError::Unreachable("refused".to_owned()), 502),
+        ] {
+            let text = error.text().trim().to_owned();
+            assert!(["Permission denied", "refused"].contains(&&*text));
+            let response = error.into_response();
+            assert_eq!(response.status().as_u16(), status);
+            let body = axum::body::to_bytes(response.into_body(), 1000)
+                .await
+                .unwrap();
+            let body = String::from_utf8_lossy(&body);
+            assert!(body.contains(&text), "{body}");
+        }
+    }
+
+    #[test]
+    fn the_index_of_a_response_is_0_if_it_has_none() {
+        for (value, expected) in [("17", 17), ("", 0), ("x", 0)] {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-consul-index", value.parse().unwrap());
+            assert_eq!(index_of(&headers), expected);
+        }
+        assert_eq!(index_of(&HeaderMap::new()), 0);
+    }
+}
