@@ -167,3 +167,87 @@ impl fmt::Debug for Environment {
         f.debug_set().entries(self.variables.keys()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(value: &str) -> Environment {
+        Environment::from_iter([("A", value)])
+    }
+
+    #[test]
+    fn a_value_is_trimmed_and_an_empty_one_is_not_set() {
+        assert_eq!(environment(" x ").get("A"), Some("x"));
+        for empty in ["", " \t"] {
+            let environment = environment(empty);
+            assert_eq!(environment.get("A"), None);
+            assert_eq!(environment.iter().count(), 0);
+            assert_eq!(environment.flag("A"), Ok(None));
+            assert_eq!(environment.duration("A"), Ok(None));
+            assert_eq!(environment.port("A"), Ok(None));
+        }
+        let changed = environment("x").with("A", "").with("C", "z").with("B", "y");
+        assert_eq!(changed.iter().collect::<Vec<_>>(), [("B", "y"), ("C", "z")]);
+        let debug = format!("{:?}", environment("secret"));
+        assert!(
+            debug.contains("\"A\"") && !debug.contains("secret"),
+            "{debug}"
+        );
+    }
+
+    #[test]
+    fn a_flag_is_written_as_go_reads_it() {
+        for (texts, expected) in [
+            (["true", "TRUE", "True", "t", "T", "1"], true),
+            (["false", "FALSE", "False", "f", "F", "0"], false),
+        ] {
+            for text in texts {
+                assert_eq!(environment(text).flag("A"), Ok(Some(expected)), "{text}");
+            }
+        }
+        let error = environment("yes").flag("A").unwrap_err().to_string();
+        assert_eq!(error, "A: \"yes\" is not a boolean; use true or false");
+    }
+
+    #[test]
+    fn a_port_or_a_duration_that_is_not_valid_is_named_with_valid_ones() {
+        assert_eq!(environment("65535").port("A"), Ok(Some(65535)));
+        for link in [
+            "tcp://10.0.0.1:80",
+            "udp://10.0.0.1:80",
+            "sctp://10.0.0.1:80",
+        ] {
+            assert_eq!(environment(link).port("A"), Ok(None), "{link}");
+        }
+        for wrong in ["0", "65536", "http", "http://a:80"] {
+            let error = environment(wrong).port("A").unwrap_err().to_string();
+            let expected = format!("A: {wrong:?} is not a port; use a number from 1 to 65535");
+            assert_eq!(error, expected);
+        }
+        let duration = environment("1m 30s").duration("A");
+        assert_eq!(duration, Ok(Some(Duration::from_secs(90))));
+        let error = environment("30").duration("A").unwrap_err().to_string();
+        assert!(
+            error.starts_with("A: \"30\" is not a duration ("),
+            "{error}"
+        );
+        assert!(
+            error.ends_with("; use a value such as 30s or 5m"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_names_that_are_read_are_recorded_on_request() {
+        let plain = environment("x");
+        plain.get("A");
+        assert_eq!(plain.reads(), [""; 0]);
+        let recording = environment("x").recording();
+        let clone = recording.clone();
+        clone.get("B");
+        recording.get("A");
+        recording.get("A");
+        assert_eq!(recording.reads(), ["A", "B"]);
+    }
+}

@@ -493,3 +493,200 @@ impl fmt::Display for Cause<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    fn auth() -> ServiceName {
+        ServiceName::new("auth").unwrap()
+    }
+
+    fn failure(kind: ProviderErrorKind) -> ProviderError {
+        ProviderError::new("consul at c", kind, "no")
+    }
+
+    #[test]
+    fn the_kind_of_a_failure_decides_the_error_and_whether_a_retry_may_help() {
+        let after = Duration::from_millis(1500);
+        for (kind, text, is_retryable, has_provider) in [
+            (
+                ProviderErrorKind::Unreachable,
+                "service \"auth\": registry unreachable: consul at c: no",
+                true,
+                true,
+            ),
+            (
+                ProviderErrorKind::InvalidResponse,
+                "service \"auth\": registry unreachable: consul at c: no",
+                true,
+                true,
+            ),
+            (
+                ProviderErrorKind::Unconfirmed,
+                "service \"auth\": registry unreachable: consul at c: no",
+                true,
+                true,
+            ),
+            (
+                ProviderErrorKind::TimedOut { after },
+                "service \"auth\": no answer from consul at c in 1s 500ms: no",
+                true,
+                true,
+            ),
+            (
+                ProviderErrorKind::NotAuthorised,
+                "service \"auth\": not authorised: consul at c: no",
+                false,
+                true,
+            ),
+            (ProviderErrorKind::Rejected, "consul at c: no", false, true),
+            (
+                ProviderErrorKind::Unsupported,
+                "consul at c: no",
+                false,
+                true,
+            ),
+            (
+                ProviderErrorKind::Misconfigured,
+                "consul at c: no",
+                false,
+                false,
+            ),
+        ] {
+            let error = Error::from_provider(Some(auth()), &failure(kind));
+            assert_eq!(error.to_string(), text, "{kind:?}");
+            assert_eq!(error.is_retryable(), is_retryable, "{kind:?}");
+            assert_eq!(
+                error.provider(),
+                has_provider.then_some("consul at c"),
+                "{kind:?}"
+            );
+            assert_eq!(error.age(), None);
+            assert!(!error.is_no_usable_instance());
+        }
+        let setting = ConfigError::new("PORT", "\"x\" is not a port");
+        let error = Error::from(ProviderError::misconfigured("environment", setting));
+        assert_eq!(error.to_string(), "PORT: \"x\" is not a port");
+        let without_service = Error::from(failure(ProviderErrorKind::Unreachable));
+        assert_eq!(
+            without_service.to_string(),
+            "registry unreachable: consul at c: no"
+        );
+    }
+
+    #[test]
+    fn an_answer_without_a_usable_instance_has_its_age_unless_it_is_live() {
+        let provider = || Arc::<str>::from("consul at c");
+        let age = Duration::from_micros(2_345_678);
+        let service = auth;
+        let old = " (the answer is 2s 345ms old)";
+        for (age, suffix) in [(age, old), (Duration::ZERO, "")] {
+            let unknown = Error::UnknownService {
+                service: service(),
+                provider: provider(),
+                age,
+            };
+            let none = Error::NoInstances {
+                service: service(),
+                provider: provider(),
+                age,
+            };
+            let unhealthy = |instances| Error::NoneHealthy {
+                service: service(),
+                provider: provider(),
+                age,
+                instances,
+            };
+            let no_match = Error::NoMatch {
+                service: service(),
+                provider: provider(),
+                age,
+                wanted: "tag \"a\"".into(),
+                available: "its only instance has no tag".into(),
+            };
+            for (error, text, is_retryable) in [
+                (unknown, "service \"auth\" is unknown to consul at c", false),
+                (
+                    none,
+                    "service \"auth\" has no instances, according to consul at c",
+                    true,
+                ),
+                (
+                    unhealthy(1),
+                    "the instance of service \"auth\" is not healthy, according to consul at c",
+                    true,
+                ),
+                (
+                    unhealthy(3),
+                    "none of the 3 instances of service \"auth\" is healthy, according to consul at c",
+                    true,
+                ),
+                (
+                    no_match,
+                    "no instance of service \"auth\" has tag \"a\"; its only instance has no tag, \
+                     according to consul at c",
+                    true,
+                ),
+            ] {
+                assert_eq!(error.to_string(), format!("{text}{suffix}"));
+                assert_eq!(error.is_retryable(), is_retryable, "{error}");
+                assert_eq!(
+                    (error.provider(), error.age()),
+                    (Some("consul at c"), Some(age))
+                );
+                assert!(error.is_no_usable_instance(), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_stale_answer_names_the_current_failure() {
+        let stale = |service: Option<ServiceName>, cause: Option<ProviderError>| Error::Stale {
+            service,
+            provider: "consul at c".into(),
+            age: Duration::from_secs(90),
+            cause,
+        };
+        let text = "the last answer from consul at c is too old: 1m 30s";
+        assert_eq!(stale(None, None).to_string(), text);
+        let error = stale(Some(auth()), Some(failure(ProviderErrorKind::Unreachable)));
+        assert_eq!(error.to_string(), format!("service \"auth\": {text}: no"));
+        assert!(error.is_retryable() && !error.is_no_usable_instance());
+        assert_eq!(error.age(), Some(Duration::from_secs(90)));
+    }
+
+    #[test]
+    fn a_failure_ends_with_its_innermost_cause() {
+        let inner = io::Error::new(io::ErrorKind::ConnectionRefused, "connection refused");
+        let middle = ProviderError::unreachable("middle", "x").with_source(inner);
+        let outer = ProviderError::unreachable("outer", "can't connect").with_source(middle);
+        assert_eq!(
+            outer.to_string(),
+            "outer: can't connect (connection refused)"
+        );
+        assert_eq!(
+            (outer.provider(), outer.message()),
+            ("outer", "can't connect")
+        );
+        assert!(outer.source().is_some());
+        assert_eq!(
+            failure(ProviderErrorKind::Rejected).to_string(),
+            "consul at c: no"
+        );
+    }
+
+    #[test]
+    fn an_error_that_no_provider_has_caused_has_none() {
+        let invalid = Invalid::new("host", "a b", "use a name");
+        for error in [Error::WithinRuntime, Error::Invalid(invalid)] {
+            assert_eq!((error.provider(), error.age()), (None, None));
+            assert!(!error.is_retryable());
+        }
+        let setting = ConfigError::new("URL", "http://me:secret@a is not valid");
+        assert_eq!(setting.location(), "URL");
+        assert!(!setting.problem().contains("secret"), "{setting}");
+    }
+}

@@ -130,3 +130,51 @@ impl fmt::Display for LastLines<'_> {
         self.0.iter().try_for_each(|line| write!(f, "\n    {line}"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_names_what_it_is_about() {
+        let list = |names: &[&str]| {
+            names
+                .iter()
+                .map(|name| (*name).to_owned())
+                .collect::<Vec<_>>()
+        };
+        let taken = |port: u16, error: Option<&str>| TakenPort {
+            service: "web".to_owned(),
+            port,
+            holder: None,
+            error: error.map(str::to_owned),
+        };
+        let not_healthy = |last_lines: &[&str]| SupervisorError::NotHealthy {
+            instance: "web-2".to_owned(),
+            reason: "exited".to_owned(),
+            last_lines: list(last_lines),
+        };
+        let text = "`web-2` did not become healthy: exited; ";
+        for (error, expected) in [
+            (
+                SupervisorError::PortsTaken(vec![taken(80, None), taken(81, Some("no"))]),
+                "port 80 of `web` is in use by a process that is not visible from here (another \
+                 user's or a container's)\nport 81 of `web` cannot be opened: no",
+            ),
+            (not_healthy(&[]), &format!("{text}it wrote no output")),
+            (
+                not_healthy(&["one", "two"]),
+                &format!("{text}last lines of its output:\n    one\n    two"),
+            ),
+            (
+                SupervisorError::UnknownService {
+                    name: "wbe".to_owned(),
+                    known: list(&["db", "web"]),
+                },
+                "unknown service `wbe` (known: `db`, `web`)",
+            ),
+        ] {
+            assert_eq!(error.to_string(), expected);
+        }
+    }
+}

@@ -149,6 +149,39 @@ mod tests {
     }
 
     #[test]
+    fn a_fixed_port_that_is_taken_is_an_error_with_its_holder() {
+        let listener = TcpListener::bind((HOST, 0)).unwrap();
+        let taken = listener.local_addr().unwrap().port();
+        let allocator = PortAllocator::new([taken]);
+        let mut ports = Ports::new(&spec(taken), 1);
+        let error = ports.allocate("web", HOST, &allocator).unwrap_err();
+        let expected = format!(
+            "port {taken} of `web` is in use by pid {} (",
+            std::process::id()
+        );
+        assert!(error.starts_with(&expected), "{error}");
+        assert_eq!(ports.taken("web", HOST).len(), 1);
+        // The second replica and a port that is yet to be chosen are no problem.
+        assert!(Ports::new(&spec(taken), 2).taken("web", HOST).is_empty());
+        assert!(Ports::new(&spec(0), 1).taken("web", HOST).is_empty());
+        drop(listener);
+        assert!(ports.taken("web", HOST).is_empty());
+    }
+
+    #[test]
+    fn the_main_port_has_no_name() {
+        let named = PortSpec {
+            name: Some("dns".to_owned()),
+            number: 53,
+            transport: Transport::Udp,
+        };
+        let ports = Ports::new(&[vec![named.clone()], spec(80)].concat(), 1);
+        assert_eq!(ports.main(), Some(80));
+        assert_eq!(ports.named(), BTreeMap::from([("dns".to_owned(), 53)]));
+        assert_eq!(Ports::new(&[named], 1).main(), None);
+    }
+
+    #[test]
     fn a_chosen_port_is_kept_until_another_process_takes_it() {
         let allocator = PortAllocator::new([]);
         let mut ports = Ports::new(&spec(0), 1);

@@ -425,6 +425,120 @@ mod tests {
         assert_eq!(found.check(), Ok(()));
     }
 
+    #[tokio::test]
+    async fn a_command_succeeds_by_its_exit_code_and_fails_with_its_last_line() {
+        for (script, expected) in [
+            ("exit 0", Ok(())),
+            ("exit 3", Err("`sh` failed (exit status: 3)")),
+            (
+                "echo out; echo; exit 1",
+                Err("`sh` failed (exit status: 1): out"),
+            ),
+            // What it says at the end of its output counts.
+            (
+                "echo ' err ' >&2; echo out; exit 1",
+                Err("`sh` failed (exit status: 1): out"),
+            ),
+            (
+                "echo \"$A $PWD\"; exit 1",
+                Err("`sh` failed (exit status: 1): 1 /"),
+            ),
+        ] {
+            let command = ExecCheck {
+                words: ["sh", "-c", script].map(str::to_owned).to_vec(),
+                env: vec![("A".to_owned(), "1".to_owned())],
+                dir: Some(PathBuf::from("/")),
+            };
+            let result = Check::Exec(command).run().await;
+            assert_eq!(result, expected.map_err(str::to_owned), "{script}");
+        }
+        let missing = |words: &[&str]| ExecCheck {
+            words: words.iter().map(|word| (*word).to_owned()).collect(),
+            env: Vec::new(),
+            dir: None,
+        };
+        let error = missing(&["no-such-program"]).run().await.unwrap_err();
+        assert!(
+            error.starts_with("cannot run `no-such-program`: "),
+            "{error}"
+        );
+        assert_eq!(
+            missing(&[]).run().await.unwrap_err(),
+            "the command is empty"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_http_check_fails_with_the_status_and_the_beginning_of_the_response() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        let long = "x".repeat(300);
+        for (status, body, expected) in [
+            ("200 OK", "", None),
+            ("204 No Content", "", None),
+            (
+                "301 Moved Permanently",
+                "",
+                Some("301 Moved Permanently".to_owned()),
+            ),
+            (
+                "503 Service Unavailable",
+                " no database\n",
+                Some("503 Service Unavailable: no database".to_owned()),
+            ),
+            (
+                "500 Internal Server Error",
+                &long,
+                Some(format!("500 Internal Server Error: {}", &long[..200])),
+            ),
+        ] {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let target = format!("http://{address}/health?deep=1");
+            let check = http_check(&target).unwrap();
+            let respond = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = vec![0; 4096];
+                let count = stream.read(&mut request).await.unwrap();
+                let length = body.len();
+                let response =
+                    format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}");
+                stream.write_all(response.as_bytes()).await.unwrap();
+                String::from_utf8_lossy(&request[..count]).into_owned()
+            };
+            let (result, request) = tokio::join!(check.run(), respond);
+            assert!(
+                request.starts_with("GET /health?deep=1 HTTP/1.1\r\n"),
+                "{request}"
+            );
+            assert!(
+                request.contains(&format!("host: {address}\r\n")),
+                "{request}"
+            );
+            let expected = expected.map(|text| format!("GET {target} returned {text}"));
+            assert_eq!(result.err(), expected);
+            drop(listener);
+            let refused = check.run().await.unwrap_err();
+            let expected = format!("cannot connect to {address}: ");
+            assert!(refused.starts_with(&expected), "{refused}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_program_counts_as_running_after_the_given_time() {
+        let Ok(check) = check(Probe::running_for(Duration::from_millis(500)), "localhost") else {
+            panic!("it is valid");
+        };
+        assert_eq!(
+            check.run().await,
+            Err("it has just been started".to_owned())
+        );
+        tokio::time::advance(Duration::from_millis(500)).await;
+        assert_eq!(check.run().await, Ok(()));
+        let completed = Check::Completed.run().await;
+        assert_eq!(completed, Err("not completed yet".to_owned()));
+    }
+
     #[test]
     fn a_path_is_requested_from_the_main_port() {
         let http = |host: &str, uri: &'static str| Check::Http {

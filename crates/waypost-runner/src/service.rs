@@ -558,3 +558,147 @@ pub(crate) struct Launch {
     pub(crate) dir: Option<PathBuf>,
     pub(crate) check: Check,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn web() -> ServiceSpec {
+        ServiceSpec::new("web", "web")
+    }
+
+    #[test]
+    fn a_description_that_can_not_work_is_refused() {
+        let external = || ServiceSpec::external("db", "localhost", 1);
+        for (spec, expected) in [
+            (
+                ServiceSpec::new("", "x"),
+                "service ``, name: must consist of letters",
+            ),
+            (
+                ServiceSpec::new("a b", "x"),
+                "service `a b`, name: must consist of letters",
+            ),
+            (
+                ServiceSpec::new("web", ""),
+                "service `web`, program: is empty",
+            ),
+            (
+                web().replicas(0),
+                "service `web`, replicas: must be at least 1",
+            ),
+            (
+                web().start_timeout(Duration::ZERO),
+                "service `web`, start_timeout: must be longer than 0",
+            ),
+            (web().port(1).port(2), "service `web`, port: is set twice"),
+            (
+                web()
+                    .named_port("a", 1, Transport::Tcp)
+                    .named_port("a", 2, Transport::Udp),
+                "service `web`, named_port \"a\": is set twice",
+            ),
+            (
+                web().env("", "x"),
+                "service `web`, env \"\": is not a valid variable name",
+            ),
+            (
+                web().env("A=B", "x"),
+                "service `web`, env \"A=B\": is not a valid",
+            ),
+            (
+                web().env("A\0", "x"),
+                "service `web`, env \"A\\0\": is not a valid",
+            ),
+        ] {
+            let error = spec.validate().unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{error}");
+        }
+        let named = web().port(1).named_port("a", 1, Transport::Tcp);
+        for spec in [web(), external(), named, ServiceSpec::new("A.b-c_1", "x")] {
+            spec.validate().unwrap();
+        }
+        assert!(external().is_external() && !web().is_external());
+    }
+
+    #[test]
+    fn the_last_value_of_a_variable_counts() {
+        let file = || VariableSource::File(".env".to_owned());
+        let spec = web()
+            .port(80)
+            .variable("A", "{port}", file())
+            .variable("B", "{port}", VariableSource::Waypost)
+            .env("A", "{name}");
+        let launch = spec.launch(1, &Ports::new(&spec.ports, 1)).unwrap();
+        let all = spec.environment(&launch);
+        let all: Vec<_> = all
+            .iter()
+            .map(|(name, value, source)| format!("{name}={value} # {source}"))
+            .collect();
+        assert_eq!(all, ["B=80 # waypost", "A=web # env"]);
+        assert_eq!(file().to_string(), "env-file .env");
+        assert_eq!(VariableSource::Shell.to_string(), "shell");
+    }
+
+    #[test]
+    fn an_instance_has_a_number_unless_it_is_the_only_one() {
+        assert_eq!(web().instance_name(1), "web");
+        assert_eq!(web().instance_name(2), "web-2");
+        assert_eq!(web().replicas(1).instance_name(1), "web-1");
+        assert_eq!(web().replicas(3).initial_replicas().count(), 3);
+    }
+
+    #[test]
+    fn the_default_probe_is_the_port_or_that_it_runs() {
+        assert!(web().probe().is_running());
+        assert!(
+            web()
+                .named_port("dns", 1, Transport::Udp)
+                .probe()
+                .is_running()
+        );
+        assert!(!web().port(80).probe().is_running());
+        assert!(web().ready(Probe::completed()).probe().is_completed());
+    }
+
+    #[test]
+    fn a_build_runs_in_the_folder_and_with_the_variables_of_the_program() {
+        let spec = web()
+            .port(80)
+            .dir("/x")
+            .env("A", "{port}")
+            .build(["make", "{name}"]);
+        assert!(spec.has_build() && !web().has_build());
+        let launch = spec.build_launch().unwrap();
+        assert_eq!(
+            (launch.program, launch.args),
+            ("make".into(), vec!["web".to_owned()])
+        );
+        assert_eq!(launch.dir, Some(PathBuf::from("/x")));
+        assert_eq!(launch.env, [("A".to_owned(), "80".to_owned())]);
+        let error = web().build(["make", "{port}"]).build_launch().unwrap_err();
+        let expected = "service `web`, build: {port} is used, but the service has no main port";
+        assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn each_signal_is_the_one_of_its_name() {
+        for (signal, name) in [
+            (StopSignal::Term, "TERM"),
+            (StopSignal::Int, "INT"),
+            (StopSignal::Quit, "QUIT"),
+            (StopSignal::Hup, "HUP"),
+            (StopSignal::Usr1, "USR1"),
+            (StopSignal::Usr2, "USR2"),
+            (StopSignal::Kill, "KILL"),
+        ] {
+            let read: StopSignal = serde_json::from_value(name.into()).unwrap();
+            assert_eq!(read, signal);
+            assert!(
+                format!("{:?}", signal.signal()).contains(name),
+                "{:?}",
+                signal.signal()
+            );
+        }
+    }
+}

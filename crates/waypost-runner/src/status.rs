@@ -156,3 +156,83 @@ impl Events {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::instance::initial_status;
+    use crate::service::ServiceSpec;
+
+    #[test]
+    fn a_status_is_the_state_its_reason_and_the_time_until_the_restart() {
+        let web =
+            ServiceSpec::new("web", "web")
+                .port(80)
+                .named_port("dns", 0, crate::Transport::Udp);
+        let mut status = initial_status(&web, 1, true);
+        assert_eq!(status.to_string(), "starting");
+        // A port that has yet to be chosen is none.
+        assert_eq!((status.port, status.named_ports.len()), (Some(80), 0));
+        assert!(!status.is_ready());
+        status.state = InstanceState::CrashLooping { crashes: 2 };
+        status.reason = Some("exited with code 1".to_owned());
+        assert_eq!(status.to_string(), "crash-looping (2×): exited with code 1");
+        status.restart_delay = Some(Duration::from_secs(4));
+        let expected = "crash-looping (2×): exited with code 1; restarting in 4 s";
+        assert_eq!(status.to_string(), expected);
+    }
+
+    #[test]
+    fn an_instance_begins_disabled_waiting_or_starting() {
+        let web = || ServiceSpec::new("web", "web");
+        let waits = web().after("db").after_started("cache");
+        let state = |spec: &ServiceSpec, run| initial_status(spec, 1, run).state;
+        assert_eq!(state(&web(), true), InstanceState::Starting);
+        let on = ["db", "cache"].map(str::to_owned).to_vec();
+        assert_eq!(state(&waits, true), InstanceState::Waiting { on });
+        assert_eq!(state(&waits, false), InstanceState::Disabled);
+    }
+
+    #[test]
+    fn only_a_healthy_or_completed_instance_is_ready() {
+        let on = vec!["db".to_owned(), "cache".to_owned()];
+        for (state, text, is_ready) in [
+            (InstanceState::Disabled, "disabled", false),
+            (
+                InstanceState::Waiting { on },
+                "waiting for db, cache",
+                false,
+            ),
+            (InstanceState::Building, "building", false),
+            (InstanceState::Starting, "starting", false),
+            (InstanceState::Healthy, "healthy", true),
+            (InstanceState::Unhealthy, "unhealthy", false),
+            (InstanceState::Completed, "completed", true),
+            (InstanceState::Failed, "failed", false),
+            (InstanceState::Stopping, "stopping", false),
+            (InstanceState::Stopped, "stopped", false),
+        ] {
+            assert_eq!(state.to_string(), text);
+            let mut status = initial_status(&ServiceSpec::new("web", "web"), 1, true);
+            status.state = state;
+            assert_eq!(status.is_ready(), is_ready, "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_has_fallen_behind_gets_the_events_that_are_left() {
+        let sender = broadcast::Sender::new(2);
+        let mut events = Events(sender.subscribe());
+        let mut status = initial_status(&ServiceSpec::new("web", "web"), 1, true);
+        for restarts in 0..5 {
+            status.restarts = restarts;
+            sender.send(status.clone()).unwrap();
+        }
+        drop(sender);
+        let mut seen = Vec::new();
+        while let Some(event) = events.next().await {
+            seen.push(event.restarts);
+        }
+        assert_eq!(seen, [3, 4]);
+    }
+}

@@ -653,3 +653,15 @@ impl Instances {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_single_changed_file_is_named() {
+        let files = |names: &[&str]| changed(&names.iter().map(PathBuf::from).collect());
+        assert_eq!(files(&["src/main.go"]), "src/main.go changed");
+        assert_eq!(files(&["a", "b"]), "2 files changed");
+    }
+}

@@ -64,3 +64,34 @@ impl Provider for FallbackProvider {
         stream::iter([Ok(names)]).chain(stream::pending()).boxed()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn every_name_leads_to_the_same_address_and_none_is_listed() {
+        let fallback = FallbackProvider::new("http://gateway:8000/v1").unwrap();
+        assert_eq!(&*fallback.describe(), "fallback to http://gateway:8000/v1");
+        for name in ["auth", "billing"] {
+            let service = ServiceName::new(name).unwrap();
+            let answer = fallback
+                .watch(&service)
+                .next()
+                .now_or_never()
+                .flatten()
+                .unwrap();
+            let Ok(ServiceAnswer::Instances(instances)) = answer else {
+                panic!("{answer:?}");
+            };
+            assert_eq!(instances.len(), 1);
+            assert_eq!(instances[0].url(), "http://gateway:8000/v1");
+            assert_eq!(instances[0].service(), &service);
+        }
+        let names = fallback.watch_names().next().now_or_never().flatten();
+        assert!(names.unwrap().unwrap().is_empty());
+        assert!(FallbackProvider::new("gateway").is_err());
+    }
+}

@@ -361,6 +361,27 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn each_layer_and_each_layer_of_a_layer_has_a_status() {
+        let inner = LayeredProvider::new(LayerPolicy::Merge)
+            .layer(memory_with(&["a"]))
+            .layer(Down);
+        let layered = LayeredProvider::new(LayerPolicy::FirstKnown)
+            .layer(Down)
+            .layer(inner);
+        let mut watch = layered.watch(&auth());
+        while next(&mut watch).await.is_err() {}
+        let status = layered.layer_status();
+        let failing: Vec<_> = status
+            .iter()
+            .map(|it| (it.provider().to_owned(), it.failing()))
+            .collect();
+        assert_eq!(failing.len(), 4, "{failing:?}");
+        assert_eq!(failing[0], ("down".to_owned(), 1));
+        assert_eq!(failing[3], ("down".to_owned(), 1));
+        assert!(memory_with(&[]).layer_status().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn merge_takes_each_id_from_the_first_layer_that_has_it() {
         let layered = LayeredProvider::new(LayerPolicy::Merge)
             .layer(memory_with(&["a", "b"]))

@@ -194,6 +194,44 @@ mod tests {
     }
 
     #[test]
+    fn each_line_is_kept_with_its_time_instance_and_source() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut files = LogFiles::create(&dir.path().join("deep/logs")).unwrap();
+        let folder = dir.path().join("deep/logs");
+        let line = |stream, text: &str| Line {
+            stream,
+            instance: "a-2".into(),
+            ..Line::sample(text)
+        };
+        let lines = [
+            line(Stream::Stdout, "one two  three"),
+            line(Stream::Stderr, ""),
+            line(Stream::Runner, "healthy"),
+        ];
+        files.write(&[]).unwrap();
+        files.write(&lines).unwrap();
+        let kept = LogFiles::read(&folder, "a");
+        assert_eq!(kept.len(), lines.len());
+        for (kept, line) in kept.iter().zip(&lines) {
+            assert_eq!((kept.at, kept.stream), (line.at, line.stream));
+            assert_eq!((&*kept.instance, &*kept.text), ("a-2", &*line.text));
+        }
+        // What another program has written is left out.
+        let text = "no time\n2026-01-31T12:00:00Z a stdin x\n2026-01-31T12:00:00Z a\n";
+        fs::write(folder.join("b.v1.log"), text).unwrap();
+        fs::write(
+            folder.join("b.v1.log.1"),
+            "2026-01-31T12:00:00Z b stdout old\n",
+        )
+        .unwrap();
+        let kept = LogFiles::read(&folder, "b.v1");
+        assert_eq!((kept.len(), &*kept[0].text), (1, "old"));
+        assert_eq!(LogFiles::services(&folder), ["a", "b.v1"]);
+        assert_eq!(LogFiles::services(&dir.path().join("none")), [""; 0]);
+        assert_eq!(LogFiles::read(&folder, "none"), []);
+    }
+
+    #[test]
     fn a_full_file_is_kept_once_and_a_new_one_is_begun() {
         let dir = tempfile::tempdir().unwrap();
         let mut files = LogFiles::create(dir.path()).unwrap();

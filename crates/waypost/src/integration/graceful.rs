@@ -153,3 +153,47 @@ impl From<Invalid> for ServeError {
         Self::Discovery(invalid.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registration(port: u16) -> ServiceRegistration {
+        ServiceRegistration::new("web", port).unwrap()
+    }
+
+    /// The address that is registered for a listener, and the number of checks.
+    fn completed(registration: ServiceRegistration, listener: &str) -> (String, usize) {
+        let registration = complete(registration, listener.parse().unwrap(), Check::tcp());
+        let registration = registration.resolve(Some([10, 0, 0, 9].into())).unwrap();
+        let instance = registration.instance();
+        let address = format!("{}:{}", instance.host(), instance.port());
+        (address, registration.checks().len())
+    }
+
+    #[test]
+    fn a_registration_gets_what_is_missing_from_the_listener() {
+        let host =
+            |registration: ServiceRegistration| registration.host("web.example".parse().unwrap());
+        let checked = registration(0)
+            .check(Check::http("/a"))
+            .check(Check::http("/b"));
+        for (registration, listener, address, checks) in [
+            (registration(0), "10.0.0.1:8080", "10.0.0.1:8080", 1),
+            (registration(80), "10.0.0.1:8080", "10.0.0.1:80", 1),
+            // Clients can't connect to the unspecified address.
+            (registration(0), "0.0.0.0:8080", "10.0.0.9:8080", 1),
+            (registration(0), "[::]:8080", "10.0.0.9:8080", 1),
+            (
+                host(registration(0)),
+                "10.0.0.1:8080",
+                "web.example:8080",
+                1,
+            ),
+            (checked, "10.0.0.1:8080", "10.0.0.1:8080", 2),
+        ] {
+            let expected = (address.to_owned(), checks);
+            assert_eq!(completed(registration, listener), expected, "{listener}");
+        }
+    }
+}

@@ -28,8 +28,9 @@ impl FromStr for RegistryChoice {
 fn parse_address(text: &str) -> Option<RegistryChoice> {
     let (host, port) = text.rsplit_once(':')?;
     let port = port.parse().ok().filter(|port| *port != 0)?;
-    host.parse::<Host>().is_ok().then(|| RegistryChoice::At {
-        host: host.to_owned(),
+    let host: Host = host.parse().ok()?;
+    Some(RegistryChoice::At {
+        host: host.to_string(),
         port,
     })
 }
@@ -49,6 +50,7 @@ mod tests {
             ("consul", RegistryChoice::Consul),
             ("consul:8500", at("consul")),
             ("[::1]:8500", at("[::1]")),
+            ("::1:8500", at("[::1]")),
         ] {
             assert_eq!(text.parse(), Ok(choice));
         }
