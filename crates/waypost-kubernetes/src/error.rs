@@ -162,6 +162,58 @@ mod tests {
     }
 
     #[test]
+    fn the_code_of_a_status_decides_what_it_means() {
+        use ProviderErrorKind::{NotAuthorised, Rejected, Unreachable};
+        for (code, kind, is_up) in [
+            (400, Rejected, true),
+            (401, NotAuthorised, true),
+            (403, NotAuthorised, true),
+            (404, Rejected, true),
+            (408, Unreachable, true),
+            (409, Rejected, true),
+            (410, Unreachable, true),
+            (422, Rejected, true),
+            (429, Unreachable, true),
+            (499, Rejected, true),
+            (500, Unreachable, false),
+            (503, Unreachable, false),
+        ] {
+            let status = ApiStatus {
+                code,
+                reason: "Reason".into(),
+                message: " ".into(),
+            };
+            let error = RequestError::from_status("k", status, "our token");
+            assert_eq!(error.error.kind(), kind, "{code}");
+            assert_eq!((error.code(), error.server_is_up()), (Some(code), is_up));
+            assert_eq!(error.is_not_found(), code == 404);
+            assert_eq!(error.is_conflict(), code == 409);
+            assert_eq!(error.is_gone(), code == 410);
+            assert_eq!(error.is_access_denied(), matches!(code, 401 | 403));
+            let hint = match code {
+                401 => "; the server does not accept our token",
+                _ => "",
+            };
+            assert_eq!(error.to_string(), format!("k: {code}: Reason{hint}"));
+        }
+        let long = ApiStatus {
+            code: 500,
+            message: "ü".repeat(1001),
+            ..ApiStatus::default()
+        };
+        let message = RequestError::from_status("k", long, "me");
+        assert_eq!(
+            message.error.message().chars().count(),
+            "500: ".len() + 1000
+        );
+        let without_response = RequestError::from(ProviderError::unreachable("k", "refused"));
+        assert_eq!(
+            (without_response.code(), without_response.server_is_up()),
+            (None, false)
+        );
+    }
+
+    #[test]
     fn an_error_of_a_request_is_that_of_the_provider() {
         let error = ProviderError::unreachable("kubernetes at https://k", "refused");
         let request = RequestError::from(error.clone());

@@ -59,3 +59,45 @@ impl Scope {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn services(names: &[&str]) -> Scope {
+        Scope::Services(names.iter().map(|name| Arc::from(*name)).collect())
+    }
+
+    #[test]
+    fn a_scope_is_within_another_that_has_all_its_services() {
+        let (none, one, two) = (Scope::empty(), services(&["a"]), services(&["a", "b"]));
+        for (inner, outer, expected) in [
+            (&none, &one, true),
+            (&one, &two, true),
+            (&two, &one, false),
+            (&services(&["c"]), &two, false),
+            (&two, &Scope::All, true),
+            (&Scope::All, &Scope::All, true),
+            (&Scope::All, &two, false),
+        ] {
+            assert_eq!(inner.is_within(outer), expected, "{inner:?} {outer:?}");
+        }
+        assert!(two.includes("b") && !two.includes("c") && Scope::All.includes("c"));
+    }
+
+    #[test]
+    fn slices_are_selected_by_their_label_and_a_service_by_its_name() {
+        let label = |scope: &Scope| scope.label_selector().map(|(_, value)| value);
+        let field = |scope: &Scope| scope.field_selector().map(|(_, value)| value);
+        let one = services(&["a"]);
+        assert_eq!(label(&one).as_deref(), Some("kubernetes.io/service-name=a"));
+        assert_eq!(field(&one).as_deref(), Some("metadata.name=a"));
+        let two = services(&["b", "a"]);
+        assert_eq!(
+            label(&two).as_deref(),
+            Some("kubernetes.io/service-name in (a,b)")
+        );
+        assert_eq!(field(&two), None);
+        assert_eq!((label(&Scope::All), field(&Scope::All)), (None, None));
+    }
+}

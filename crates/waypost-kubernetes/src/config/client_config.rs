@@ -67,3 +67,34 @@ pub(crate) fn bearer_of(token: &str) -> Result<HeaderValue, String> {
     header.set_sensitive(true);
     Ok(header)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_appears_changes_or_vanishes_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("ca.crt");
+        let stamps = || FileStamps(vec![(file.clone(), stamp(&file))]);
+        let missing = stamps();
+        assert!(!missing.have_changed());
+        fs::write(&file, "1").unwrap();
+        assert!(missing.have_changed());
+        let first = stamps();
+        assert!(!first.have_changed());
+        fs::write(&file, "22").unwrap();
+        assert!(first.have_changed());
+        let second = stamps();
+        fs::remove_file(&file).unwrap();
+        assert!(second.have_changed());
+    }
+
+    #[test]
+    fn a_token_is_sent_as_a_bearer_and_never_printed() {
+        let header = bearer_of("secret").unwrap();
+        assert_eq!(header.as_bytes(), b"Bearer secret");
+        assert!(!format!("{header:?}").contains("secret"));
+        assert!(bearer_of("a\nb").is_err());
+    }
+}

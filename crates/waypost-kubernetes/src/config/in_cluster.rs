@@ -92,3 +92,111 @@ impl InCluster {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The configuration of a pod with these files in the folder of its service account.
+    fn load(
+        host: &str,
+        port: Option<&str>,
+        files: &[(&str, &str)],
+    ) -> (Result<ClientConfig, ConfigError>, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(dir.path().join(name), text).unwrap();
+        }
+        let environment = Environment::from_iter([
+            (SERVICE_HOST, host.to_owned()),
+            (SERVICE_PORT, port.unwrap_or_default().to_owned()),
+            (SERVICE_ACCOUNT, dir.path().display().to_string()),
+        ]);
+        (
+            InCluster::from_environment(&environment).unwrap().load(),
+            dir,
+        )
+    }
+
+    const FILES: [(&str, &str); 3] = [("token", "t"), ("ca.crt", "c"), ("namespace", " shop \n")];
+
+    #[test]
+    fn the_server_is_named_by_two_variables() {
+        for (host, port, expected) in [
+            ("10.96.0.1", None, "https://10.96.0.1:443/"),
+            ("10.96.0.1", Some("6443"), "https://10.96.0.1:6443/"),
+            ("fd00::1", Some("443"), "https://[fd00::1]:443/"),
+            (
+                "kubernetes.default",
+                Some("443"),
+                "https://kubernetes.default:443/",
+            ),
+        ] {
+            let (config, dir) = load(host, port, &FILES);
+            let config = config.unwrap();
+            assert_eq!(config.kube.cluster_url, *expected);
+            assert_eq!(config.namespace.as_deref(), Some("shop"));
+            assert_eq!(config.token_file, Some(dir.path().join("token")));
+            // Only the cluster's own authority is trusted.
+            assert_eq!(config.kube.root_cert, Some(Vec::new()));
+            assert_eq!(config.files, [dir.path().join("ca.crt")]);
+        }
+        let none = Environment::default();
+        assert!(InCluster::from_environment(&none).is_none());
+    }
+
+    #[test]
+    fn what_is_missing_in_a_pod_is_named() {
+        let namespace = [FILES[0], FILES[1], ("namespace", " \n")];
+        let (config, _dir) = load("10.96.0.1", None, &namespace);
+        assert_eq!(config.unwrap().namespace, None);
+        for (host, port, files, location, problem) in [
+            (
+                "10.96.0.1",
+                Some("0"),
+                &FILES[..],
+                SERVICE_PORT,
+                "\"0\" is not a port",
+            ),
+            ("a b", None, &FILES, SERVICE_HOST, "\"a b\" is not a host ("),
+            (
+                "10.96.0.1",
+                None,
+                &FILES[1..],
+                "",
+                "automountServiceAccountToken: true",
+            ),
+            (
+                "10.96.0.1",
+                None,
+                &FILES[..1],
+                "ca.crt",
+                "can't read the cluster's CA certificate",
+            ),
+        ] {
+            let (config, dir) = load(host, port, files);
+            let Err(error) = config else {
+                panic!("{problem}");
+            };
+            let folder = dir.path().display().to_string();
+            let is_there = error.location() == location
+                || error.location() == folder + if location.is_empty() { "" } else { "/ca.crt" };
+            assert!(is_there, "{error}");
+            assert!(error.problem().contains(problem), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_service_account_needs_a_token() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().display().to_string();
+        let environment = Environment::from_iter([(SERVICE_ACCOUNT, path)]);
+        let error = check_service_account(&environment).unwrap_err();
+        assert!(
+            error.starts_with(&dir.path().join("token").display().to_string()),
+            "{error}"
+        );
+        fs::write(dir.path().join("token"), "t\n").unwrap();
+        check_service_account(&environment).unwrap();
+    }
+}

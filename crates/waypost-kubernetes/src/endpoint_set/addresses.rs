@@ -41,3 +41,38 @@ impl Addresses {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use waypost_core::ServiceName;
+
+    use super::*;
+
+    #[test]
+    fn an_address_is_shared_while_several_candidates_have_it() {
+        let instance = |host: &str, port: u16| {
+            let service = ServiceName::new("web").unwrap();
+            Instance::builder(service, host.parse().unwrap(), port)
+                .build()
+                .unwrap()
+        };
+        let (one, other) = (instance("10.0.0.1", 80), instance("10.0.0.1", 81));
+        let mut addresses = Addresses::default();
+        addresses.add(&one);
+        addresses.add(&other);
+        assert!(!addresses.are_shared());
+        for _ in 0..2 {
+            addresses.add(&one);
+        }
+        assert!(addresses.are_shared());
+        addresses.remove(&one);
+        assert!(addresses.are_shared(), "two are left");
+        addresses.remove(&one);
+        assert!(!addresses.are_shared());
+        addresses.remove(&one);
+        // One that is not there.
+        addresses.remove(&one);
+        addresses.add(&one);
+        assert!(!addresses.are_shared());
+    }
+}

@@ -95,3 +95,113 @@ impl Rule {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A process on the node `own` in the zone `a`.
+    fn options(node: Option<&str>, zone: Option<&str>) -> DiscoveryOptions {
+        DiscoveryOptions {
+            node: node.map(Into::into),
+            zone: zone.map(Into::into),
+            ..DiscoveryOptions::in_demo()
+        }
+    }
+
+    fn endpoint(node: Option<&str>, for_nodes: &[&str], for_zones: &[&str]) -> Endpoint {
+        let targets = |names: &[&str]| -> Value {
+            names.iter().map(|name| json!({ "name": name })).collect()
+        };
+        let hints = json!({ "forNodes": targets(for_nodes), "forZones": targets(for_zones) });
+        serde_json::from_value(json!({ "nodeName": node, "hints": hints })).unwrap()
+    }
+
+    /// The rule for these endpoints, and which of them it selects.
+    fn rule(
+        is_local: bool,
+        options: &DiscoveryOptions,
+        endpoints: &[Endpoint],
+    ) -> (Rule, Vec<bool>) {
+        let localities: Vec<_> = endpoints
+            .iter()
+            .map(|it| Locality::of(it, options))
+            .collect();
+        let rule = Rule::of(is_local, options, localities.iter().copied());
+        (
+            rule,
+            localities
+                .iter()
+                .map(|locality| rule.selects(*locality))
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn hints_apply_if_every_endpoint_has_one_and_one_is_for_this_place() {
+        let here = options(Some("own"), Some("a"));
+        let zones = |names: &[&str]| endpoint(None, &[], names);
+        let nodes = |names: &[&str]| endpoint(None, names, &[]);
+        let both = |node: &str, zone: &str| endpoint(None, &[node], &[zone]);
+        for (endpoints, expected, selected) in [
+            (
+                vec![zones(&["a"]), zones(&["b"])],
+                Rule::ForThisZone,
+                vec![true, false],
+            ),
+            (
+                vec![zones(&["b", "a"]), zones(&["b"])],
+                Rule::ForThisZone,
+                vec![true, false],
+            ),
+            (vec![zones(&["a"]), zones(&[])], Rule::All, vec![true, true]),
+            (
+                vec![zones(&["b"]), zones(&["c"])],
+                Rule::All,
+                vec![true, true],
+            ),
+            (
+                vec![nodes(&["own"]), nodes(&["x"])],
+                Rule::ForThisNode,
+                vec![true, false],
+            ),
+            // Hints for nodes come first.
+            (
+                vec![both("x", "a"), both("own", "b")],
+                Rule::ForThisNode,
+                vec![false, true],
+            ),
+            (
+                vec![both("x", "a"), both("y", "b")],
+                Rule::ForThisZone,
+                vec![true, false],
+            ),
+            (vec![], Rule::All, vec![]),
+        ] {
+            assert_eq!(rule(false, &here, &endpoints), (expected, selected));
+        }
+        let unknown = options(None, None);
+        let endpoints = [zones(&["a"]), zones(&["b"])];
+        assert_eq!(rule(false, &unknown, &endpoints).0, Rule::All);
+    }
+
+    #[test]
+    fn a_local_service_has_only_the_endpoints_on_this_node() {
+        let at = |node: Option<&str>| endpoint(node, &["own"], &["a"]);
+        let endpoints = [at(Some("own")), at(Some("other")), at(None)];
+        let here = options(Some("own"), Some("a"));
+        assert_eq!(
+            rule(true, &here, &endpoints),
+            (Rule::OnThisNode, vec![true, false, false])
+        );
+        // Outside of the cluster, there is no node.
+        let outside = options(None, Some("a"));
+        assert_eq!(
+            rule(true, &outside, &endpoints),
+            (Rule::ForThisZone, vec![true; 3])
+        );
+        assert!(!Locality::of(&at(None), &outside).on_this_node);
+    }
+}
