@@ -297,6 +297,7 @@ mod tests {
             "x-forwarded",
             "x-real-ip2",
             "x-real-i",
+            "x-api-key",
             "x-request-id",
             "y-forwarded-for",
         ] {

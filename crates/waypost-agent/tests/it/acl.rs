@@ -37,7 +37,14 @@ async fn responses_with_and_without_the_token_match_consul() {
         until(side, &seen, "10.1.1.1").await;
     }
 
+    let authorizations = |count| {
+        let one = r#"{"Resource":"service","Access":"read"}"#;
+        format!("[{}]", vec![one; count].join(","))
+    };
+    let [most, too_many] = [64, 65].map(authorizations);
     for (method, target, body) in [
+        ("POST", "/v1/internal/acl/authorize", most.as_str()),
+        ("POST", "/v1/internal/acl/authorize", too_many.as_str()),
         ("GET", "/v1/catalog/services", ""),
         ("GET", "/v1/acl/token/self", ""),
         ("GET", "/v1/acl/tokens", ""),

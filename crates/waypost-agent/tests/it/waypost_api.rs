@@ -293,13 +293,14 @@ async fn the_history_of_an_instance_covers_the_last_changes_of_a_quarter_of_an_h
 async fn the_figures_of_the_agent_count_its_services_and_checks() {
     let agent = Agent::start().await.unwrap();
     put(&agent, REGISTER, WEB).await;
+    put(&agent, REGISTER, r#"{"Name":"pay","Check":{"TTL":"10s"}}"#).await;
     let body = r#"{"Name":"shop","Check":{"AliasService":"web"}}"#;
     put(&agent, REGISTER, body).await;
     let response = Request::new("GET", "/v1/agent/self", "");
     let response = response.send(agent.http_addr()).await.unwrap();
     let info: Value = serde_json::from_str(&response.text()).unwrap();
     let expected = json!({
-        "check_monitors": "0", "check_ttls": "1", "checks": "2", "services": "2",
+        "check_monitors": "0", "check_ttls": "2", "checks": "3", "services": "3",
     });
     assert_eq!(info["Stats"]["agent"], expected);
 }

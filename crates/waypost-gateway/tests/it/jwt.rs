@@ -150,6 +150,8 @@ async fn tokens_that_are_not_valid_get_a_401_with_the_reason() {
     let missing = routed.get("/shop").await;
     assert_eq!(missing.status, StatusCode::UNAUTHORIZED);
     assert_eq!(missing.reason(), "token_missing");
+    let detail = missing.json()["detail"].to_string();
+    assert!(detail.contains("Authorization: Bearer TOKEN"), "{detail}");
     assert_eq!(missing.header("www-authenticate"), "Bearer");
     let bearer = format!("Bearer {valid}");
     let twice = [

@@ -24,6 +24,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use waypost::balance::RoundRobin;
 use waypost::directory::Directory;
 use waypost::integration::reqwest::{Client, RequestError};
+use waypost::integration::retry::RetryPolicy;
 use waypost::integration::tonic::BalancedChannel;
 use waypost::provider::{MemoryProvider, ServiceAnswer};
 use waypost::{
@@ -295,6 +296,34 @@ fn plain_reqwest() -> reqwest::Client {
         .with_no_client_auth();
     let builder = reqwest::Client::builder().tls_backend_preconfigured(tls);
     builder.no_proxy().build().unwrap()
+}
+
+#[tokio::test]
+async fn hedges_are_counted_apart_from_retries() {
+    let service = name("telemetry-hedges");
+    // Both accept connections and never respond.
+    let mut listeners = Vec::new();
+    let memory = MemoryProvider::new();
+    for _ in 0..2 {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        memory.insert(instance(&service, listener.local_addr().unwrap().port()));
+        listeners.push(listener);
+    }
+    let discovery = ServiceDiscoveryClient::new(Arc::new(memory));
+    let policy = RetryPolicy::new().hedge_after(Duration::from_millis(1));
+    let client = Client::new(discovery, plain_reqwest()).policy(policy.attempt_timeout(None));
+    let url = format!("http://{service}/");
+    let hedged = async {
+        while some(service.as_str(), "hedges_total") != ["hedges_total 1"] {
+            settle().await;
+        }
+    };
+    tokio::select! {
+        response = client.get(&url).send() => panic!("{response:?}"),
+        () = hedged => {}
+    }
+    let retried = some(service.as_str(), "retries_total").join(" ");
+    assert!(["", "retries_total 0"].contains(&&*retried), "{retried}");
 }
 
 #[tokio::test]
