@@ -20,6 +20,10 @@ const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same while the runtime shuts down, since the shutdown waits for it.
 const LAST_DEREGISTER_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// The number of attempts while the runtime shuts down, which deregisters one instance after the other: if the
+/// registry is down, each would otherwise take the whole time. The second is for a lost connection.
+pub(super) const LAST_ATTEMPTS: usize = 2;
+
 /// Deregisters the instance. Dropping it does so if the runtime shuts down before the registrar ends, since
 /// no further heartbeats are sent then.
 pub(super) struct DeregisterOnDrop {
@@ -33,8 +37,14 @@ pub(super) struct DeregisterOnDrop {
 impl DeregisterOnDrop {
     /// Deregisters the instance, retrying for some time, and publishes the result.
     pub(super) async fn deregister(&self) {
-        let result = deregister(&*self.provider, &self.registration, DEREGISTER_TIMEOUT).await;
-        self.deregistered(result);
+        let attempts = usize::MAX;
+        let deregistration = deregister(
+            &*self.provider,
+            &self.registration,
+            attempts,
+            DEREGISTER_TIMEOUT,
+        );
+        self.deregistered(deregistration.await);
     }
 
     /// Logs the result, and publishes it as the state.
@@ -76,6 +86,7 @@ impl Drop for DeregisterOnDrop {
             runtime.block_on(deregister(
                 &*provider,
                 &registration,
+                LAST_ATTEMPTS,
                 LAST_DEREGISTER_TIMEOUT,
             ))
         };
@@ -95,27 +106,32 @@ impl Drop for DeregisterOnDrop {
 async fn deregister(
     provider: &dyn Provider,
     registration: &Registration,
+    attempts: usize,
     limit: Duration,
 ) -> Result<(), ProviderError> {
     let registry = provider.registry()?;
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
     let mut last = None;
-    let attempts = async {
-        loop {
+    let deregistered = async {
+        for attempt in 1.. {
             match registry.deregister(registration.instance().id()).await {
-                Ok(()) => return,
+                Ok(()) => return true,
                 Err(error) => last = Some(error),
+            }
+            if attempt == attempts {
+                break;
             }
             sleep(backoff.next_delay()).await;
         }
+        false
     };
-    let in_time = timeout(limit, attempts).await;
-    in_time.map_err(|_| {
-        last.unwrap_or_else(|| {
-            ProviderError::unreachable(
-                provider.describe(),
-                format!("no response to the deregistration within {limit:?}"),
-            )
-        })
-    })
+    if let Ok(true) = timeout(limit, deregistered).await {
+        return Ok(());
+    }
+    Err(last.unwrap_or_else(|| {
+        ProviderError::unreachable(
+            provider.describe(),
+            format!("no response to the deregistration within {limit:?}"),
+        )
+    }))
 }

@@ -232,6 +232,7 @@ mod tests {
     };
     use waypost_core::{Environment, InstanceId};
 
+    use super::deregistration::LAST_ATTEMPTS;
     use super::reconcile::{HEARTBEAT, MAX_BACKOFF};
     use super::*;
 
@@ -281,6 +282,8 @@ mod tests {
     #[derive(Clone, Debug, Default)]
     struct Down {
         attempts: Arc<Mutex<Vec<Instant>>>,
+        /// Whether it was up until the first deregistration.
+        accepts_registrations: bool,
     }
 
     impl Down {
@@ -315,6 +318,9 @@ mod tests {
             _: &'a Registration,
             _: &'a InstanceReport,
         ) -> BoxFuture<'a, Result<(), ProviderError>> {
+            if self.accepts_registrations {
+                return std::future::ready(Ok(())).boxed();
+            }
             self.refuse()
         }
 
@@ -327,6 +333,9 @@ mod tests {
             _: &'a Registration,
             _: InstanceReport,
         ) -> BoxFuture<'a, Result<HeartbeatResponse, ProviderError>> {
+            if self.accepts_registrations {
+                return std::future::ready(Ok(HeartbeatResponse::Known)).boxed();
+            }
             self.refuse()
         }
     }
@@ -399,6 +408,24 @@ mod tests {
             registrar.abandon();
         });
         assert!(is_registered(), "abandoned on purpose");
+    }
+
+    #[test]
+    fn the_end_of_the_runtime_is_not_delayed_by_retries_while_the_registry_is_down() {
+        let down = Down {
+            accepts_registrations: true,
+            ..Down::default()
+        };
+        on_a_new_runtime(async {
+            let registrars = [1, 2, 3].map(|number| {
+                let registration = registration().id(format!("billing-{number}"));
+                Registrar::start(Arc::new(down.clone()), registration).unwrap()
+            });
+            for registrar in &registrars {
+                registrar.registered().await;
+            }
+        });
+        assert_eq!(down.attempts.lock().unwrap().len(), 3 * LAST_ATTEMPTS);
     }
 
     fn is_registered_now(memory: &MemoryProvider) -> bool {
