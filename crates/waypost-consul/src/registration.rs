@@ -416,4 +416,25 @@ mod tests {
                           "Weights": {"Passing": 1, "Warning": 1}});
         assert_eq!(service_difference(&bare, &null), None);
     }
+
+    #[test]
+    fn an_agent_that_does_not_know_the_instance_is_recognised() {
+        use ProviderErrorKind::{Rejected, Unreachable};
+        for (kind, text, expected) in [
+            (Rejected, "404 Not Found: Unknown service", true),
+            (
+                Rejected,
+                "500: CheckID \"c\" does not have associated TTL",
+                true,
+            ),
+            (Rejected, "500: Unknown check \"c\"", true),
+            (Rejected, "500: unknown service ID \"s\"", true),
+            (Rejected, "500: disk full", false),
+            (Rejected, "400: 404", false),
+            (Unreachable, "404 is no status here", false),
+        ] {
+            let error = ProviderError::new("consul", kind, text);
+            assert_eq!(is_not_found(&error), expected, "{text}");
+        }
+    }
 }

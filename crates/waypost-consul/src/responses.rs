@@ -422,4 +422,22 @@ mod tests {
         let ids: Vec<_> = all.iter().map(|i| i.id().as_str()).collect();
         assert_eq!(ids, ["web@n1", "web@n2"]);
     }
+
+    #[test]
+    fn names_that_are_left_out_are_logged_once() {
+        let (logs, _guard) = waypost_testkit::Logs::take();
+        let ignored = IgnoredNames::default();
+        let invalid = |name: &str| ServiceName::new(name).unwrap_err();
+        let count = || logs.lines(&["WARN", "services left out"]).len();
+        ignored.replace(Vec::new());
+        assert_eq!(count(), 0);
+        for _ in 0..2 {
+            ignored.replace(vec![invalid("a b")]);
+            assert_eq!(count(), 1);
+        }
+        ignored.replace(vec![invalid("a b"), invalid("c d")]);
+        assert_eq!((count(), ignored.get().len()), (2, 2));
+        ignored.replace(Vec::new());
+        assert_eq!((count(), ignored.get().len()), (2, 0));
+    }
 }
