@@ -274,12 +274,13 @@ fn describe(problem: &Problem) -> String {
 }
 
 /// The tables of a route with their keys.
-fn tables() -> [(&'static str, &'static [&'static str]); 14] {
+fn tables() -> [(&'static str, &'static [&'static str]); 16] {
     [
         ("a route", keys::<Fields>()),
         ("match", keys::<MatchSpec>()),
         ("split", keys::<DestinationSpec>()),
         ("request_headers", keys::<EditsSpec>()),
+        ("response_headers", keys::<EditsSpec>()),
         ("timeouts", keys::<Timeouts>()),
         ("retries", keys::<Retries>()),
         ("limits", keys::<LimitsSpec>()),
@@ -287,6 +288,7 @@ fn tables() -> [(&'static str, &'static [&'static str]); 14] {
         ("cors", keys::<CorsSpec>()),
         ("compress", keys::<CompressSpec>()),
         ("sticky", keys::<StickySpec>()),
+        ("mirror", keys::<MirrorSpec>()),
         ("jwt", keys::<JwtSpec>()),
         ("api_keys", keys::<ApiKeysSpec>()),
         ("external_auth", keys::<ExternalAuthSpec>()),
@@ -650,6 +652,8 @@ match: {paht: /x} => 3:13: unknown key "paht"; did you mean `path`?
 match: {host: a.b} => 3:13: unknown key "host"; did you mean `hosts`?
 match: {service: b} => 3:13: `service` belongs in a route
 attempts: 3 => 3:5: `attempts` belongs in `retries`
+percent: 5 => 3:5: `percent` belongs in `mirror`
+remove: [a] => 3:5: `remove` belongs in `request_headers` or `response_headers`
 requestHeaders: {} => 3:5: unknown key "requestHeaders"; did you mean `request_headers`?
 compress: {gzip: true} => 3:16: unknown key "gzip"; the keys here are min_size, types, level
 timeouts: 3s => 3:15: expected a mapping with keys such as connect, first_byte, idle, upload_idle

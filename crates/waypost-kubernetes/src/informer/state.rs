@@ -625,10 +625,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_instance_that_is_not_renewed_in_time_is_an_update_of_its_service() {
-        let mut state = state();
-        subscribe(&mut state, &["web"], false);
+    /// A list with an instance of `web` that has to be renewed every 10 minutes.
+    fn renewed_instance() -> Event {
         let slice = object(json!({
             "metadata": {
                 "name": "waypost-a",
@@ -641,12 +639,18 @@ mod tests {
             },
             "endpoints": [{ "addresses": ["10.0.0.1"] }],
         }));
-        let event = ReflectorEvent::Listed {
+        Event::Slices(ReflectorEvent::Listed {
             objects: vec![slice],
             watch_error: None,
             rolled_back: None,
-        };
-        apply(&mut state, Event::Slices(event));
+        })
+    }
+
+    #[test]
+    fn an_instance_that_is_not_renewed_in_time_is_an_update_of_its_service() {
+        let mut state = state();
+        subscribe(&mut state, &["web"], false);
+        apply(&mut state, renewed_instance());
         list_services(&mut state, &["web"]);
         let health = |state: &mut State| {
             let (_, update) = state.take_updates().services.into_iter().next().unwrap();
@@ -683,25 +687,8 @@ mod tests {
     fn the_time_until_an_instance_expires_begins_again_only_after_an_outage() {
         let mut state = state();
         subscribe(&mut state, &["web"], false);
-        let slice = object(json!({
-            "metadata": {
-                "name": "waypost-a",
-                "namespace": "demo",
-                "labels": { "kubernetes.io/service-name": "web" },
-                "annotations": {
-                    "waypost.dev/renewed-at": "2999-01-01T00:00:00Z",
-                    "waypost.dev/expires-after": "10m",
-                },
-            },
-            "endpoints": [{ "addresses": ["10.0.0.1"] }],
-        }));
-        let event = ReflectorEvent::Listed {
-            objects: vec![slice],
-            watch_error: None,
-            rolled_back: None,
-        };
         let begin = Now::read();
-        state.apply(Event::Slices(event), begin);
+        state.apply(renewed_instance(), begin);
         let expiry = state.next_expiry().unwrap();
         let after = |seconds: u64| Now {
             monotonic: begin.monotonic + std::time::Duration::from_secs(seconds),

@@ -62,7 +62,7 @@ impl Filter {
             && self
                 .level
                 .is_none_or(|wanted| level.is_some_and(|level| level <= wanted))
-            && text.to_lowercase().contains(&self.text.to_lowercase())
+            && (self.text.is_empty() || text.to_lowercase().contains(&self.text.to_lowercase()))
     }
 
     fn describe(&self) -> String {
