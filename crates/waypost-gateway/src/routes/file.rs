@@ -643,7 +643,7 @@ routes:
     sticky: {cookie: at}
 "#;
 
-    /// A key of the second line of a route, and the error.
+    /// A wrong line of a route, and the error.
     const WRONG_YAML: &str = r#"
 path: /x => 3:5: `path` belongs in `match` or `external_auth`
 timeout: 3s => 3:5: unknown key "timeout"; did you mean `timeouts`?

@@ -20,8 +20,8 @@ const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same while the runtime shuts down, since the shutdown waits for it.
 const LAST_DEREGISTER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The number of attempts while the runtime shuts down, which deregisters one instance after the other: if the
-/// registry is down, each would otherwise take the whole time. The second is for a lost connection.
+/// The number of attempts while the runtime shuts down. Instances are deregistered one after the other then, so
+/// retrying each for the whole time would add up. The second attempt is for a connection that was lost.
 pub(super) const LAST_ATTEMPTS: usize = 2;
 
 /// Deregisters the instance. Dropping it does so if the runtime shuts down before the registrar ends, since
