@@ -36,7 +36,7 @@ pub(crate) enum DecodeError {
 /// What is wrong with a value, and the path to it, such as `Checks[1].TTL: invalid type`.
 #[derive(Debug)]
 pub(crate) struct ValueError {
-    /// The fields and indices, the innermost first. Each value that an error leaves adds its own.
+    /// The fields and indices, the innermost first. Each array or object around the value adds its own.
     path: Vec<Step>,
     message: String,
 }
@@ -273,7 +273,7 @@ impl<'de> Deserializer<'de> for Json {
     }
 }
 
-/// The items of an array, whose errors have their index.
+/// Reads the items of an array. Errors get the index of their item.
 struct Items(std::iter::Enumerate<vec::IntoIter<Json>>);
 
 impl Items {
@@ -297,7 +297,7 @@ impl<'de> SeqAccess<'de> for Items {
     }
 }
 
-/// The entries of an object, whose errors have their name.
+/// Reads the entries of an object. Errors get the name of their entry.
 struct Entries {
     rest: vec::IntoIter<(Cow<'static, str>, Json)>,
     /// The entry whose key was read last.

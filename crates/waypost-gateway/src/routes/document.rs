@@ -2,9 +2,9 @@
 //! from them.
 //!
 //! The deserialisers of the two libraries describe a wrong value by its Rust type (`expected struct
-//! Timeouts`), each in its own way. This one says what to write instead, and an unknown key leaves it as
-//! data, so that the caller can find out what was meant. Types are compiled for it alone, instead of once per
-//! library.
+//! Timeouts`), each in its own way. This one says what to write instead. It reports
+//! an unknown key as [`Problem::UnknownKey`], so that the caller can suggest what was meant. Each type is also
+//! compiled for one deserialiser instead of one per library.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display};
@@ -42,8 +42,8 @@ enum Syntax {
 pub(super) struct Node {
     /// Where it begins, in bytes. For an alias in YAML, the position of the alias.
     start: usize,
-    /// The text of a scalar.
-    text: Range<usize>,
+    /// The text of a scalar, in bytes.
+    span: Range<usize>,
     value: Value,
 }
 
@@ -65,7 +65,7 @@ struct Key {
 /// What is wrong with a value, and where.
 #[derive(Debug)]
 pub(super) struct ReadError {
-    /// In bytes. `None` until the error has left the value in which it arose.
+    /// In bytes. `None` until the reader of the value around it adds its position.
     start: Option<usize>,
     pub(super) problem: Problem,
 }
@@ -201,7 +201,7 @@ impl Node {
     fn new(start: usize, value: Value) -> Self {
         Self {
             start,
-            text: 0..0,
+            span: 0..0,
             value,
         }
     }
@@ -237,7 +237,7 @@ impl Node {
         };
         Self {
             start: span.start,
-            text: span,
+            span,
             value,
         }
     }
@@ -253,7 +253,7 @@ impl<'de> Deserialize<'de> for Node {
         let referenced = spanned.referenced.span().byte_offset();
         Ok(Self {
             start: referenced.map_or(start, |offset| offset as usize),
-            text: start..end,
+            span: start..end,
             value: spanned.value,
         })
     }
@@ -512,7 +512,7 @@ impl<'de> Deserializer<'de> for Reader<'de> {
             Value::String(text) => visitor.visit_borrowed_str(text),
             // `version: 1.10` means the text 1.10 and not the number 1.1.
             Value::Bool(_) | Value::Integer(_) | Value::Float(_) if self.syntax == Syntax::Yaml => {
-                match self.text.get(self.node.text.clone()) {
+                match self.text.get(self.node.span.clone()) {
                     Some(text) => visitor.visit_borrowed_str(text),
                     None => self.expected("a string in quotes"),
                 }

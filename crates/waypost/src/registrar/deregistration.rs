@@ -18,11 +18,11 @@ use crate::telemetry::ServiceMetrics;
 const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The same while the runtime shuts down, since the shutdown waits for it.
-const LAST_DEREGISTER_TIMEOUT: Duration = Duration::from_secs(1);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The number of attempts while the runtime shuts down. Instances are deregistered one after the other then, so
-/// retrying each for the whole time would add up. The second attempt is for a connection that was lost.
-pub(super) const LAST_ATTEMPTS: usize = 2;
+/// retrying each until the timeout would add up. The second attempt is for a connection that was lost.
+pub(super) const SHUTDOWN_ATTEMPTS: usize = 2;
 
 /// Deregisters the instance. Dropping it does so if the runtime shuts down before the registrar ends, since
 /// no further heartbeats are sent then.
@@ -86,8 +86,8 @@ impl Drop for DeregisterOnDrop {
             runtime.block_on(deregister(
                 &*provider,
                 &registration,
-                LAST_ATTEMPTS,
-                LAST_DEREGISTER_TIMEOUT,
+                SHUTDOWN_ATTEMPTS,
+                SHUTDOWN_TIMEOUT,
             ))
         };
         let name = "waypost-deregister".to_owned();

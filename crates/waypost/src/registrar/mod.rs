@@ -232,7 +232,7 @@ mod tests {
     };
     use waypost_core::{Environment, InstanceId};
 
-    use super::deregistration::LAST_ATTEMPTS;
+    use super::deregistration::SHUTDOWN_ATTEMPTS;
     use super::reconcile::{HEARTBEAT, MAX_BACKOFF};
     use super::*;
 
@@ -425,7 +425,7 @@ mod tests {
                 registrar.registered().await;
             }
         });
-        assert_eq!(down.attempts.lock().unwrap().len(), 3 * LAST_ATTEMPTS);
+        assert_eq!(down.attempts.lock().unwrap().len(), 3 * SHUTDOWN_ATTEMPTS);
     }
 
     fn is_registered_now(memory: &MemoryProvider) -> bool {
